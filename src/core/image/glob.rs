@@ -1,0 +1,105 @@
+//! Globs over paths and tags: `*` within one segment, `**` for any number of segments.
+//!
+//! Enters: text whose syntax the pattern parser has checked. Leaves: a matcher. It must not know references.
+//!
+//! Not `globset`: with `*` as the only wildcard a matcher is a few comparisons of literal pieces, while a compiled regex
+//! for each of some thousand patterns costs memory and start-up, and allows more syntax than the policy does. Neither
+//! loop below backtracks over more than the last star, so no pattern is slow.
+
+/// A text with any number of `*`, each of which stands for any run of characters but `/`.
+#[derive(Clone, Debug)]
+pub(super) enum Glob {
+    Literal(Box<str>),
+    Stars { first: Box<str>, middle: Box<[Box<str>]>, last: Box<str> },
+}
+
+impl Glob {
+    pub(super) fn new(text: &str) -> Self {
+        let mut pieces = text.split('*').map(Box::<str>::from);
+        let first = pieces.next().unwrap_or_default();
+        match pieces.next_back() {
+            None => Self::Literal(first),
+            Some(last) => Self::Stars { first, middle: pieces.filter(|piece| !piece.is_empty()).collect(), last },
+        }
+    }
+
+    pub(super) fn matches(&self, text: &str) -> bool {
+        match self {
+            Self::Literal(literal) => **literal == *text,
+            Self::Stars { first, middle, last } => {
+                let inner = text.strip_prefix(&**first).and_then(|rest| rest.strip_suffix(&**last));
+                // The leftmost place for each piece leaves most to the others, so there is nothing to go back for.
+                inner.is_some_and(|inner| {
+                    let end = middle.iter().try_fold(inner, |rest, piece| Some(rest.split_once(&**piece)?.1));
+                    end.is_some()
+                })
+            }
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Segment {
+    /// `**`
+    AnyNumber,
+    One(Glob),
+}
+
+/// A path with globs.
+#[derive(Clone, Debug)]
+pub(super) struct PathGlob {
+    /// Literal text that every match begins and ends with: most paths are refused by these two comparisons.
+    prefix: Box<str>,
+    suffix: Box<str>,
+    segments: Box<[Segment]>,
+}
+
+impl PathGlob {
+    pub(super) fn new(path: &str) -> Self {
+        let segments: Box<[Segment]> = path
+            .split('/')
+            .map(|segment| if segment == "**" { Segment::AnyNumber } else { Segment::One(Glob::new(segment)) })
+            .collect();
+        let (before, from_first_star) = path.split_at(path.find('*').unwrap_or(path.len()));
+        let (_, after) = path.rsplit_once('*').unwrap_or_default();
+        // `a/**` also matches `a`, so the slash beside a `**` is not certain to be there.
+        let prefix = if from_first_star.starts_with("**") { before.trim_end_matches('/') } else { before };
+        let suffix = if path.ends_with(&format!("**{after}")) { after.trim_start_matches('/') } else { after };
+        Self { prefix: prefix.into(), suffix: suffix.into(), segments }
+    }
+
+    pub(super) fn matches(&self, path: &str) -> bool {
+        path.starts_with(&*self.prefix) && path.ends_with(&*self.suffix) && self.segments_match(path)
+    }
+
+    fn segments_match(&self, path: &str) -> bool {
+        let mut pattern = &*self.segments;
+        let mut rest = path.split('/');
+        // After the last `**`: what must follow it, and where in the path that was last tried.
+        let mut retry = None;
+        loop {
+            let matched = match pattern.split_first() {
+                Some((Segment::AnyNumber, tail)) => {
+                    retry = Some((tail, rest.clone()));
+                    pattern = tail;
+                    continue;
+                }
+                Some((Segment::One(glob), tail)) => {
+                    pattern = tail;
+                    rest.next().is_some_and(|segment| glob.matches(segment))
+                }
+                None if rest.next().is_none() => return true,
+                None => false,
+            };
+            if !matched {
+                // Let the last `**` take one segment more.
+                let Some((tail, from)) = &mut retry else { return false };
+                if from.next().is_none() {
+                    return false;
+                }
+                pattern = tail;
+                rest = from.clone();
+            }
+        }
+    }
+}

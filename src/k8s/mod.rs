@@ -1,0 +1,10 @@
+//! Pure translation between the Kubernetes API and the core's own types.
+//!
+//! Enters: objects and bytes as the API server sends them. Leaves: core facts on the way in; patches, conditions, Events
+//! and reviews on the way out. It must not know a client, a socket or a clock.
+
+pub mod crd;
+pub mod node;
+pub mod pod;
+pub mod policy;
+pub mod template;

@@ -1,0 +1,373 @@
+//! A pod, or the template of one, as far as it is judged.
+//!
+//! Enters: the JSON of a pod or of a `PodTemplateSpec`, decoded into structs that name only what is needed: a review of
+//! 300 kB is mostly fields that nobody asks for. Leaves: `PodFacts`. Fields that the API server would default are
+//! defaulted here in the same way, so that a manifest judged without a cluster gets the same verdict.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Deserializer};
+
+use crate::core::image::{ImageName, ImageReference};
+use crate::core::node::{TaintEffect, Toleration, TolerationValue};
+use crate::core::pod::{ContainerFacts, ContainerKind, NodeTerm, OwnerRef, Placement, PodFacts, PullPolicy};
+use crate::core::selector::{Labels, Operator, Requirement};
+
+/// The annotation by which the kubelet marks the mirror of a static pod.
+pub const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
+
+/// `null` is what is not there, as everywhere in the Kubernetes API.
+pub(crate) fn nullable<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(input: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(input)?.unwrap_or_default())
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Meta {
+    #[serde(deserialize_with = "nullable")]
+    pub name: String,
+    #[serde(deserialize_with = "nullable")]
+    pub generate_name: String,
+    #[serde(deserialize_with = "nullable")]
+    pub namespace: String,
+    #[serde(deserialize_with = "nullable")]
+    pub labels: Labels,
+    #[serde(deserialize_with = "nullable")]
+    pub annotations: Labels,
+    #[serde(deserialize_with = "nullable")]
+    pub owner_references: Vec<Owner>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Owner {
+    #[serde(deserialize_with = "nullable")]
+    pub api_version: String,
+    #[serde(deserialize_with = "nullable")]
+    pub kind: String,
+    #[serde(deserialize_with = "nullable")]
+    pub name: String,
+    #[serde(deserialize_with = "nullable")]
+    pub uid: String,
+    #[serde(deserialize_with = "nullable")]
+    pub controller: bool,
+}
+
+impl Meta {
+    pub fn controller(&self) -> Option<OwnerRef> {
+        self.owner_references.iter().find(|owner| owner.controller).map(|owner| OwnerRef {
+            api_version: owner.api_version.clone(),
+            kind: owner.kind.clone(),
+            name: owner.name.clone(),
+            uid: owner.uid.clone(),
+        })
+    }
+
+    pub fn is_mirror(&self) -> bool {
+        self.annotations.contains_key(MIRROR_ANNOTATION)
+    }
+}
+
+/// A pod, or a `PodTemplateSpec`: they differ in nothing that is judged.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct PodObject {
+    #[serde(deserialize_with = "nullable")]
+    pub metadata: Meta,
+    #[serde(deserialize_with = "nullable")]
+    pub spec: PodSpec,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodSpec {
+    node_name: Option<String>,
+    #[serde(deserialize_with = "nullable")]
+    node_selector: Labels,
+    affinity: Option<Affinity>,
+    #[serde(deserialize_with = "nullable")]
+    tolerations: Vec<TolerationObject>,
+    os: Option<Os>,
+    #[serde(deserialize_with = "nullable")]
+    init_containers: Vec<Container>,
+    #[serde(deserialize_with = "nullable")]
+    containers: Vec<Container>,
+    #[serde(deserialize_with = "nullable")]
+    ephemeral_containers: Vec<Container>,
+    #[serde(deserialize_with = "nullable")]
+    volumes: Vec<Volume>,
+    #[serde(deserialize_with = "nullable")]
+    image_pull_secrets: Vec<SecretRef>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Container {
+    #[serde(deserialize_with = "nullable")]
+    name: String,
+    #[serde(deserialize_with = "nullable")]
+    image: String,
+    image_pull_policy: Option<String>,
+    restart_policy: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Volume {
+    #[serde(deserialize_with = "nullable")]
+    name: String,
+    image: Option<ImageVolume>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct ImageVolume {
+    #[serde(deserialize_with = "nullable")]
+    reference: String,
+    pull_policy: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Os {
+    #[serde(deserialize_with = "nullable")]
+    name: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct SecretRef {
+    #[serde(deserialize_with = "nullable")]
+    name: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Affinity {
+    node_affinity: Option<NodeAffinity>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct NodeAffinity {
+    required_during_scheduling_ignored_during_execution: Option<NodeSelector>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct NodeSelector {
+    #[serde(deserialize_with = "nullable")]
+    node_selector_terms: Vec<NodeSelectorTerm>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct NodeSelectorTerm {
+    #[serde(deserialize_with = "nullable")]
+    match_expressions: Vec<NodeRequirement>,
+    #[serde(deserialize_with = "nullable")]
+    match_fields: Vec<NodeRequirement>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct NodeRequirement {
+    #[serde(deserialize_with = "nullable")]
+    key: String,
+    #[serde(deserialize_with = "nullable")]
+    operator: String,
+    #[serde(deserialize_with = "nullable")]
+    values: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct TolerationObject {
+    #[serde(deserialize_with = "nullable")]
+    key: String,
+    #[serde(deserialize_with = "nullable")]
+    operator: String,
+    #[serde(deserialize_with = "nullable")]
+    value: String,
+    #[serde(deserialize_with = "nullable")]
+    effect: String,
+}
+
+impl PodObject {
+    /// The facts of a pod in a namespace; of a template, the namespace of the object that holds it.
+    pub fn facts(self, namespace: &str) -> PodFacts {
+        let owner = self.metadata.controller();
+        let PodSpec { init_containers, containers, ephemeral_containers, volumes, image_pull_secrets, .. } = &self.spec;
+        let init = init_containers.iter().map(|container| {
+            let sidecar = container.restart_policy.as_deref() == Some("Always");
+            container_facts(container, if sidecar { ContainerKind::Sidecar } else { ContainerKind::Init })
+        });
+        let main = containers.iter().map(|container| container_facts(container, ContainerKind::Main));
+        let ephemeral = ephemeral_containers.iter().map(|container| container_facts(container, ContainerKind::Ephemeral));
+        let images = volumes.iter().filter_map(|volume| {
+            let image = volume.image.as_ref()?;
+            let policy = image.pull_policy.as_deref();
+            Some(one_image(&volume.name, ContainerKind::ImageVolume, &image.reference, policy))
+        });
+        let containers = init.chain(main).chain(ephemeral).chain(images).collect();
+        let mut pull_secrets: Vec<String> = image_pull_secrets.iter().map(|secret| secret.name.clone()).collect();
+        pull_secrets.sort();
+        PodFacts {
+            namespace: namespace.to_owned(),
+            name: self.metadata.name,
+            labels: self.metadata.labels,
+            owner,
+            placement: placement(self.spec),
+            containers,
+            pull_secrets,
+        }
+    }
+}
+
+fn container_facts(container: &Container, kind: ContainerKind) -> ContainerFacts {
+    one_image(&container.name, kind, &container.image, container.image_pull_policy.as_deref())
+}
+
+fn one_image(name: &str, kind: ContainerKind, image: &str, policy: Option<&str>) -> ContainerFacts {
+    let parsed = ImageName::parse(image);
+    let pull_policy = match policy {
+        Some("Never") => PullPolicy::Never,
+        Some("Always") => PullPolicy::Always,
+        Some("IfNotPresent") => PullPolicy::IfNotPresent,
+        Some(_) | None => default_pull_policy(parsed.as_ref().ok()),
+    };
+    ContainerFacts { name: name.to_owned(), kind, image: image.to_owned(), parsed, pull_policy }
+}
+
+/// The API server's own default: `Always` for the tag `latest`, written or meant, else `IfNotPresent`.
+fn default_pull_policy(image: Option<&ImageName>) -> PullPolicy {
+    match image {
+        Some(ImageName::Reference(reference)) if ImageReference::tag(reference) == Some("latest") => PullPolicy::Always,
+        Some(ImageName::Reference(_) | ImageName::Id(_)) | None => PullPolicy::IfNotPresent,
+    }
+}
+
+fn placement(spec: PodSpec) -> Placement {
+    let required = spec
+        .affinity
+        .and_then(|affinity| affinity.node_affinity)
+        .and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution);
+    Placement {
+        node_name: spec.node_name.filter(|name| !name.is_empty()),
+        node_selector: spec.node_selector,
+        required_affinity: required.map(|selector| selector.node_selector_terms.into_iter().map(term).collect()),
+        tolerations: spec.tolerations.into_iter().map(toleration).collect(),
+        os: spec.os.map(|os| os.name).filter(|name| !name.is_empty()),
+    }
+}
+
+fn term(term: NodeSelectorTerm) -> NodeTerm {
+    NodeTerm {
+        expressions: term.match_expressions.into_iter().map(requirement).collect(),
+        fields: term.match_fields.into_iter().map(requirement).collect(),
+    }
+}
+
+/// What the scheduler cannot make sense of matches no node: an operator that it does not know, a bound that is no number.
+fn requirement(requirement: NodeRequirement) -> Requirement {
+    let NodeRequirement { key, operator, values } = requirement;
+    let nothing = || Operator::In(BTreeSet::new());
+    let bound = || values.first().filter(|_| values.len() == 1).and_then(|value| value.parse::<i64>().ok());
+    let operator = match operator.as_str() {
+        "In" => Operator::In(values.into_iter().collect()),
+        "NotIn" => Operator::NotIn(values.into_iter().collect()),
+        "Exists" => Operator::Exists,
+        "DoesNotExist" => Operator::DoesNotExist,
+        "Gt" => bound().map_or_else(nothing, Operator::Gt),
+        "Lt" => bound().map_or_else(nothing, Operator::Lt),
+        _ => nothing(),
+    };
+    Requirement { key, operator }
+}
+
+fn toleration(toleration: TolerationObject) -> Toleration {
+    let TolerationObject { key, operator, value, effect } = toleration;
+    // Bounds that are no numbers are refused by the API server; here they tolerate nothing.
+    let number = value.parse::<i64>();
+    let value = match operator.as_str() {
+        "Exists" => TolerationValue::Exists,
+        "Gt" => TolerationValue::Gt(number.unwrap_or(i64::MAX)),
+        "Lt" => TolerationValue::Lt(number.unwrap_or(i64::MIN)),
+        _ => TolerationValue::Equal(value),
+    };
+    Toleration { key: Some(key).filter(|key| !key.is_empty()), value, effect: taint_effect(&effect) }
+}
+
+/// An effect by its name in the API.
+pub fn taint_effect(effect: &str) -> Option<TaintEffect> {
+    match effect {
+        "NoSchedule" => Some(TaintEffect::NoSchedule),
+        "PreferNoSchedule" => Some(TaintEffect::PreferNoSchedule),
+        "NoExecute" => Some(TaintEffect::NoExecute),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(value: serde_json::Value) -> PodFacts {
+        serde_json::from_value::<PodObject>(value).expect("a pod").facts("default")
+    }
+
+    #[test]
+    fn every_kind_of_container_and_every_image_volume_is_seen() {
+        let pod = facts(serde_json::json!({"spec": {
+            "initContainers": [{"name": "i", "image": "i:1"}, {"name": "s", "image": "s:1", "restartPolicy": "Always"}],
+            "containers": [{"name": "m", "image": "m:1"}],
+            "ephemeralContainers": [{"name": "e", "image": "e:1"}],
+            "volumes": [{"name": "v", "image": {"reference": "v:1", "pullPolicy": "Never"}}, {"name": "w", "emptyDir": {}}],
+        }}));
+        let kinds: Vec<_> = pod.containers.iter().map(|container| (container.name.as_str(), container.kind)).collect();
+        assert_eq!(
+            kinds,
+            [
+                ("i", ContainerKind::Init),
+                ("s", ContainerKind::Sidecar),
+                ("m", ContainerKind::Main),
+                ("e", ContainerKind::Ephemeral),
+                ("v", ContainerKind::ImageVolume)
+            ]
+        );
+        assert_eq!(pod.containers.last().map(|volume| volume.pull_policy), Some(PullPolicy::Never));
+    }
+
+    #[test]
+    fn a_pull_policy_left_out_is_what_the_api_server_would_make_it() {
+        let digest = format!("nginx@sha256:{}", "0".repeat(64));
+        for (image, policy) in [
+            ("nginx", PullPolicy::Always),
+            ("nginx:latest", PullPolicy::Always),
+            ("nginx:1", PullPolicy::IfNotPresent),
+            (digest.as_str(), PullPolicy::IfNotPresent),
+        ] {
+            let pod = facts(serde_json::json!({"spec": {"containers": [{"name": "m", "image": image}]}}));
+            assert_eq!(pod.containers.first().map(|container| container.pull_policy), Some(policy), "{image}");
+        }
+    }
+
+    #[test]
+    fn nulls_are_absent_fields() {
+        let pod = facts(serde_json::json!({
+            "metadata": {"labels": null, "ownerReferences": null},
+            "spec": {"containers": [{"name": "m", "image": "m:1", "imagePullPolicy": null}], "tolerations": null, "affinity": null},
+        }));
+        assert!(pod.labels.is_empty() && pod.owner.is_none() && pod.placement.required_affinity.is_none());
+    }
+
+    #[test]
+    fn a_bound_that_is_no_number_matches_no_node() {
+        let pod = facts(serde_json::json!({"spec": {"containers": [], "affinity": {"nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+                {"matchExpressions": [{"key": "cpus", "operator": "Gt", "values": ["many"]}]}]}}}}}));
+        let terms = pod.placement.required_affinity.expect("affinity");
+        let requirement = terms.first().and_then(|term| term.expressions.first()).expect("requirement");
+        assert!(!requirement.accepts(Some("8")) && !requirement.accepts(None));
+    }
+}
