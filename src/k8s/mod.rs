@@ -4,7 +4,9 @@
 //! and reviews on the way out. It must not know a client, a socket or a clock.
 
 pub mod crd;
+pub mod envelope;
 pub mod node;
 pub mod pod;
 pub mod policy;
 pub mod template;
+pub mod question;

@@ -209,7 +209,9 @@ impl FailureClass {
                 "Give the pod the imagePullSecret that {image} was pulled with, or load the image onto the node by hand."
             }
             Self::InvalidName => "Correct the image name {image}: no kubelet can use it.",
-            Self::NotFound => "Check the repository and tag of {image}, or push the image: the registry does not have it.",
+            Self::NotFound => {
+                "Check the repository and tag of {image}, or push the image: the registry does not have it."
+            }
             Self::Unauthorized => {
                 "Check the imagePullSecrets of the pod and its service account, and that they may read {image}."
             }
@@ -233,7 +235,9 @@ impl FailureClass {
                  clean the node's image store."
             }
             Self::NodeThrottle => "Wait; if it lasts, raise the kubelet's registryPullQPS and registryBurst.",
-            Self::InspectFailed => "Check the container runtime of the node and its registries configuration for {image}.",
+            Self::InspectFailed => {
+                "Check the container runtime of the node and its registries configuration for {image}."
+            }
             Self::SignatureInvalid => "Sign {image} with a key that the node's policy trusts, or correct that policy.",
             Self::Unknown => "Read the message and the events of the pod for {image}.",
         }

@@ -31,7 +31,16 @@ pub(super) struct Text {
 
 impl Text {
     pub(super) fn new(message: &str) -> Self {
-        let plain = plain(message);
+        Self::of_plain(plain(message))
+    }
+
+    /// A part of a plain text by itself: what is quoted as a whole is no name in it.
+    pub(super) fn part(plain: &str) -> Self {
+        let end = plain.trim_end_matches([' ', '"', ']']);
+        Self::of_plain(if end.contains('"') { plain } else { end }.to_owned())
+    }
+
+    fn of_plain(plain: String) -> Self {
         let masked = masked(&plain);
         Self { plain, masked }
     }
@@ -89,52 +98,60 @@ fn ends(message: &str) -> (&str, &str) {
     if message.len() <= HEAD + TAIL {
         return (message, "");
     }
-    let head = message.get(..message.floor_char_boundary(HEAD)).unwrap_or_default();
-    let tail = message.get(message.ceil_char_boundary(message.len() - TAIL)..).unwrap_or_default();
+    let head = message.get(..boundary(message, HEAD)).unwrap_or_default();
+    let tail = message.get(boundary(message, message.len() - TAIL)..).unwrap_or_default();
     (head, tail)
 }
 
-/// What is hidden, row after row: (what it is, pattern). Hidden is the group `name` where it has one, else the whole match;
-/// nothing where the group `keep` matched too.
+/// The last place at or before this one where a character begins. (`str::floor_char_boundary` is younger than our Rust.)
+pub(super) fn boundary(text: &str, place: usize) -> usize {
+    (0..=place.min(text.len())).rev().find(|place| text.is_char_boundary(*place)).unwrap_or(0)
+}
+
+/// What is hidden, row after row: (what it is, pattern). Hidden is the group `name`, or `maybe` unless it is a word of the
+/// language, or the whole match where there is neither; nothing where the group `keep` matched too.
 const NAMES: &[(&str, &str)] = &[
     ("a page is no error text", r"<(?:!doctype|html|head|body|\?xml)\b.*(?:</html>|</error>|</body>)"),
     ("a page that was cut off", r"<(?:!doctype|html|head|body|\?xml)\b.*$"),
     ("an old kubelet's guess", r"this may be because there are no credentials on this request"),
-    ("the artifact half of CRI-O 1.33+", r"[^:;, ](?<name>; artifact err: .*)$"),
+    ("the artifact half of CRI-O 1.33+", r"[^:;, ]; (?<name>artifact err: .*)$"),
     ("mirrors, where the registry itself was asked too", r"(?<name>\(mirrors also failed: \[.*\]\)): "),
     (
         "the fallback to the first protocol",
         r"v2 ping attempt failed with error: .*?(?<name>v1 ping attempt failed with error: .*?)(?:\. http attempt|$)",
     ),
     ("a URL", r#"[a-z][a-z0-9+.-]*://[^\s"']*[^\s"'.,:;)\]}]"#),
-    ("a digest", r"sha(?:256|512):[0-9a-f]*"),
-    ("a quoted name; but the code in a registry's JSON is none", r#"(?<keep>"(?:code|message|error)": ?)?"(?<name>[^"\s]+)""#),
+    ("a digest", r"sha(?:256|512):[0-9a-f]+"),
+    (
+        "a quoted name; but the code in a registry's JSON is none",
+        r#"(?<keep>"(?:code|message|error)": ?)?"(?<name>[^"\s]+)""#,
+    ),
     ("a quoted name", r"(?:^|[\s(\[])'(?<name>[^'\s]+)'"),
     ("a tag in a list", r"\[manifests (?<name>[^\]\s]+)\]"),
-    ("a tag before its repository", r"\bmanifest (?<name>\S+) in "),
-    ("a tag that is gone", r"\btag:? (?<name>\S+) (?:was|is|not|does|has|could)\b"),
-    ("a name after a preposition", r"\b(?:access denied|manifest|configuration|config|digest) for (?<name>[^\s,]+)(?:$|[,:\s])"),
+    ("a tag before its repository", r"\breading manifest (?<name>\S+) in "),
+    ("a repository after its tag", r"\breading manifest \S+ in (?<name>[^\s:]+):"),
+    ("a tag that is gone", r"\btag:? (?<maybe>\S+) (?:was|is|not|does|has|could)\b"),
+    (
+        "a name after a preposition",
+        r"\b(?:access denied|pull failed|manifest|configuration|config|digest) for (?<name>[^\s,]+)(?:$|[,:\s])",
+    ),
     (
         "a name before its verb",
-        r"\b(?:image|repository|repo|artifact|project|for) (?<name>[^\s,:]+):? (?:not found|does not exist|because)\b",
+        r"\b(?:image|repository|repo|artifact|project|for) (?<maybe>[^\s,:]+):? (?:not found|does not exist|because)\b",
     ),
-    ("a host", r"\b(?:(?:container|docker) registry|lookup|from host) (?<name>[^\s:]+)(?:$|[\s:])"),
+    (
+        "a name that was not resolved",
+        r#"failed to reso\w+ (?:reference|image)(?: "[^"]*")?: (?<name>[^\s:]+): not found"#,
+    ),
+    ("a host", r"\b(?:(?:container|docker) registry|lookup|from host) (?<maybe>[^\s:]+)(?:$|[\s:])"),
 ];
 
 /// Short words of the language: what stands at a name's place and is one of these is no name.
 const LANGUAGE: &[&str] = &["does", "has", "is", "name", "not", "returned", "was", "unavailable"];
 
 /// Tokens with a slash that are words of the speaker.
-const WORDS_WITH_SLASH: &[&str] = &[
-    "and/or",
-    "archive/tar",
-    "i/o",
-    "input/output",
-    "net/http",
-    "read/write",
-    "user/password",
-    "username/password",
-];
+const WORDS_WITH_SLASH: &[&str] =
+    &["and/or", "archive/tar", "i/o", "input/output", "net/http", "read/write", "user/password", "username/password"];
 
 static NAME_PATTERNS: LazyLock<Vec<Regex>> =
     LazyLock::new(|| NAMES.iter().filter_map(|(_, pattern)| Regex::new(pattern).ok()).collect());
@@ -145,23 +162,27 @@ fn masked(plain: &str) -> String {
         let names: Vec<Range<usize>> = pattern
             .captures_iter(&masked)
             .filter(|found| found.name("keep").is_none())
-            .filter_map(|found| found.name("name").or_else(|| found.get(0)))
-            .filter(|name| !LANGUAGE.contains(&name.as_str()))
+            .filter_map(|found| match found.name("maybe") {
+                Some(maybe) => Some(maybe).filter(|maybe| !LANGUAGE.contains(&maybe.as_str())),
+                None => found.name("name").or_else(|| found.get(0)),
+            })
             .map(|name| name.range())
             .collect();
         masked = hide(&masked, &names);
     }
-    let names = names_with_slash(&masked);
+    let names = compound_names(&masked);
     hide(&masked, &names)
 }
 
-/// Repositories, paths, media types: every word with a slash in it, without the punctuation that follows it.
-fn names_with_slash(text: &str) -> Vec<Range<usize>> {
+/// Repositories, tags, paths, ports, media types: every word with a slash or a colon in it, without the punctuation that
+/// follows it. (`hcsshim::ImportLayer` is a word.)
+fn compound_names(text: &str) -> Vec<Range<usize>> {
     let mut names = Vec::new();
     let mut start = 0;
     for token in text.split(|c: char| c.is_whitespace() || "\"'()[]{},;=".contains(c)) {
         let name = token.trim_end_matches([':', '.', '!', '?']);
-        if name.contains('/') && !WORDS_WITH_SLASH.contains(&name) {
+        let tagged = name.contains(':') && !name.contains("::");
+        if (tagged || name.contains('/')) && !WORDS_WITH_SLASH.contains(&name) {
             names.push(start..start + name.len());
         }
         // The separators are all one byte long but for exotic white space, of which `plain` has left none.

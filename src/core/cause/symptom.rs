@@ -25,7 +25,10 @@ pub(super) enum Teller {
 pub(super) enum Symptom {
     Other,
     /// A pull failure; the cause is in this part of the text, which may be empty.
-    Pull { teller: Teller, cause: Range<usize> },
+    Pull {
+        teller: Teller,
+        cause: Range<usize>,
+    },
 }
 
 /// Reasons that only pulls have. Kubelets of all ages; the last ones are those of versions before 1.2.
@@ -81,6 +84,9 @@ const MARKS: &str = r"(?:image pull failed for|failed to pull (?:and unpack )?im
 /// A sandbox needs an image too, but that is the node's trouble and no pod can mend it.
 const SANDBOX: &str = r"(?:sandbox image|createpodsandbox|create pod sandbox|sandbox for pod|pod infra container|infra image|setupnetwork)";
 
+/// What kubelets before 1.6 called the sandbox: a container named POD.
+const SANDBOX_CONTAINER: &str = "failed to \"startcontainer\" for \"pod\" with";
+
 static OPENING_PATTERNS: LazyLock<Vec<(Regex, Teller)>> = LazyLock::new(|| {
     OPENINGS.iter().filter_map(|(pattern, teller)| Some((Regex::new(pattern).ok()?, *teller))).collect()
 });
@@ -100,6 +106,9 @@ pub(super) fn symptom(reason: &str, text: &Text) -> Symptom {
         return Symptom::Pull { teller: stronger(*teller, opened), cause: start..lower.len() };
     }
     if !SHARED_REASONS.contains(&reason.as_str()) {
+        return Symptom::Other;
+    }
+    if lower.contains(SANDBOX_CONTAINER) {
         return Symptom::Other;
     }
     // One pod, several containers, each with its own failure: the first pull failure that has a cause.
@@ -158,11 +167,10 @@ fn opening(lower: &str) -> (usize, Option<Teller>) {
     }
 }
 
-/// The more particular of two tellers: that it was a pull says least.
-fn stronger(first: Teller, second: Option<Teller>) -> Teller {
-    match second {
-        None | Some(Teller::Pull) => first,
-        Some(second) if first == Teller::Pull => second,
-        Some(_) => first,
+/// The more particular of two tellers, the inner one where both are: that it was a pull says least.
+fn stronger(outer: Teller, inner: Option<Teller>) -> Teller {
+    match inner {
+        None | Some(Teller::Pull) => outer,
+        Some(particular) => particular,
     }
 }

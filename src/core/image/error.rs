@@ -19,17 +19,23 @@ pub enum ReferenceError {
     Placeholder { mark: String },
     #[error("it holds `{character}`, which no image reference can hold")]
     Character { character: char },
-    #[error("64 hexadecimal digits alone are no image name: write `repository@sha256:<digits>`, or `sha256:<digits>` for an image id")]
+    #[error(
+        "64 hexadecimal digits alone are no image name: write `repository@sha256:<digits>`, or `sha256:<digits>` for an image id"
+    )]
     BareId,
     #[error("it is an image id, which names no repository: write `repository:tag` or `repository@sha256:<digits>`")]
     ImageId,
-    #[error("`{host}` is no registry host: a part with a dot, a colon or a capital letter before the first `/` must be `host` or `host:port`")]
+    #[error(
+        "`{host}` is no registry host: a part with a dot, a colon or a capital letter before the first `/` must be `host` or `host:port`"
+    )]
     Host { host: String },
     #[error("it has an empty path segment: remove the surplus `/`, or fill in what was to stand there")]
     EmptySegment,
     #[error("the repository `{repository}` has capital letters: write `{lower}`")]
     UpperCase { repository: String, lower: String },
-    #[error("the path segment `{segment}` must be lower-case letters and digits, with single `.`, `_`, `__` or dashes between them")]
+    #[error(
+        "the path segment `{segment}` must be lower-case letters and digits, with single `.`, `_`, `__` or dashes between them"
+    )]
     Segment { segment: String },
     #[error("the repository is {length} characters long, at most 255 are allowed")]
     NameTooLong { length: usize },
@@ -63,15 +69,21 @@ pub struct PatternError {
 pub enum PatternProblem {
     #[error(transparent)]
     Reference(#[from] ReferenceError),
-    #[error("the registry host `{host}` holds a `*`: hosts are compared exactly, write one pattern for each host (only `**` alone is every image)")]
+    #[error(
+        "the registry host `{host}` holds a `*`: hosts are compared exactly, write one pattern for each host (only `**` alone is every image)"
+    )]
     GlobInHost { host: String },
-    #[error("`{character}` is no glob here: use `*` (within one path segment or the tag) or `**` (any number of segments), and one pattern for each alternative")]
+    #[error(
+        "`{character}` is no glob here: use `*` (within one path segment or the tag) or `**` (any number of segments), and one pattern for each alternative"
+    )]
     UnsupportedGlob { character: char },
     #[error("`**` must be a whole path segment, but stands in `{segment}`: write `*` there, or `/**/`")]
     DoubleStarInSegment { segment: String },
     #[error("a tag has no segments: write `*` in place of `**`")]
     DoubleStarInTag,
-    #[error("`**` alone is every image and takes no tag or digest: put a registry host before it, such as `docker.io/{pattern}`")]
+    #[error(
+        "`**` alone is every image and takes no tag or digest: put a registry host before it, such as `docker.io/{pattern}`"
+    )]
     QualifiedEverything { pattern: String },
     #[error("a digest is compared exactly: write it in full, or leave it out to allow any")]
     GlobInDigest,

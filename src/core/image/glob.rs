@@ -48,31 +48,20 @@ enum Segment {
 /// A path with globs.
 #[derive(Clone, Debug)]
 pub(super) struct PathGlob {
-    /// Literal text that every match begins and ends with: most paths are refused by these two comparisons.
-    prefix: Box<str>,
-    suffix: Box<str>,
+    pub(super) edges: Edges,
     segments: Box<[Segment]>,
 }
 
 impl PathGlob {
     pub(super) fn new(path: &str) -> Self {
-        let segments: Box<[Segment]> = path
+        let segments = path
             .split('/')
             .map(|segment| if segment == "**" { Segment::AnyNumber } else { Segment::One(Glob::new(segment)) })
             .collect();
-        let (before, from_first_star) = path.split_at(path.find('*').unwrap_or(path.len()));
-        let (_, after) = path.rsplit_once('*').unwrap_or_default();
-        // `a/**` also matches `a`, so the slash beside a `**` is not certain to be there.
-        let prefix = if from_first_star.starts_with("**") { before.trim_end_matches('/') } else { before };
-        let suffix = if path.ends_with(&format!("**{after}")) { after.trim_start_matches('/') } else { after };
-        Self { prefix: prefix.into(), suffix: suffix.into(), segments }
+        Self { edges: Edges::of_glob(path), segments }
     }
 
     pub(super) fn matches(&self, path: &str) -> bool {
-        path.starts_with(&*self.prefix) && path.ends_with(&*self.suffix) && self.segments_match(path)
-    }
-
-    fn segments_match(&self, path: &str) -> bool {
         let mut pattern = &*self.segments;
         let mut rest = path.split('/');
         // After the last `**`: what must follow it, and where in the path that was last tried.
@@ -101,5 +90,54 @@ impl PathGlob {
                 rest = from.clone();
             }
         }
+    }
+}
+
+/// The first and the last 16 bytes of a path, as far as they are literal: what nearly every pattern of a set is refused
+/// by, in two comparisons and without a look at the pattern itself. Thousands of patterns are passed that way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Edges {
+    head: Edge,
+    tail: Edge,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Edge {
+    bytes: u128,
+    /// Ones where a byte is known.
+    known: u128,
+}
+
+impl Edges {
+    pub(super) fn of_path(path: &str) -> Self {
+        Self { head: Edge::new(path.bytes()), tail: Edge::new(path.bytes().rev()) }
+    }
+
+    fn of_glob(path: &str) -> Self {
+        let (before, from_first_star) = path.split_at(path.find('*').unwrap_or(path.len()));
+        let (up_to_last_star, after) = path.split_at(path.rfind('*').map_or(0, |star| star + 1));
+        // `a/**` also matches `a`: the slash beside a `**` is not sure to be there.
+        let head = if from_first_star.starts_with("**") { before.trim_end_matches('/') } else { before };
+        let tail = if up_to_last_star.ends_with("**") { after.trim_start_matches('/') } else { after };
+        Self { head: Edge::new(head.bytes()), tail: Edge::new(tail.bytes().rev()) }
+    }
+
+    /// Whether a path with these edges, which are known in full, can match.
+    pub(super) fn admit(&self, path: &Self) -> bool {
+        self.head.admits(path.head) && self.tail.admits(path.tail)
+    }
+}
+
+impl Edge {
+    fn new(bytes: impl Iterator<Item = u8>) -> Self {
+        let (mut packed, mut known) = ([0; 16], [0; 16]);
+        for ((packed, known), byte) in packed.iter_mut().zip(&mut known).zip(bytes) {
+            (*packed, *known) = (byte, u8::MAX);
+        }
+        Self { bytes: u128::from_le_bytes(packed), known: u128::from_le_bytes(known) }
+    }
+
+    fn admits(self, path: Self) -> bool {
+        (self.bytes ^ path.bytes) & self.known == 0
     }
 }

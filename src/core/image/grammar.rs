@@ -5,9 +5,12 @@
 //! parser says which byte may stand for anything.
 //!
 //! Written here and not taken from `oci_spec::distribution::Reference` 0.10, because that one differs where it hurts:
-//! it accepts Unicode in tags (`\w` of the regex crate) and capital hexadecimal digits in digests, and 64 bare
-//! hexadecimal digits as a name, all of which the kubelet refuses; it refuses IPv6 hosts, and knows no capital-letter
-//! host. Its errors are one "invalid reference format" for nearly everything, where we owe a remedy.
+//! it reads the capital-letter host of `Corp/app` as an organisation of Docker Hub, which is another image; it accepts
+//! Unicode in tags (`\w` of the regex crate), capital hexadecimal digits in digests and 64 bare hexadecimal digits as a
+//! name, all of which the kubelet refuses; and it refuses IPv6 hosts. Its errors are one
+//! "invalid reference format" for nearly everything, where we owe a remedy.
+
+use std::borrow::Cow;
 
 use super::error::{ReferenceError, excerpt};
 
@@ -63,20 +66,26 @@ fn looks_like_host(first: &str) -> bool {
 }
 
 /// The path in canonical form: Docker Hub's one-segment names live in `library/`.
-pub(super) fn canonical_path(host: &str, path: &str) -> String {
-    if host == HUB && !path.contains('/') { format!("{OFFICIAL}/{path}") } else { path.to_owned() }
+pub(super) fn canonical_path<'a>(host: &str, path: &'a str) -> Cow<'a, str> {
+    if host == HUB && !path.contains('/') { format!("{OFFICIAL}/{path}").into() } else { path.into() }
 }
 
-/// The mistakes that are better named as a whole than at the part where they break the grammar.
-pub(super) fn screen(text: &str) -> Result<(), ReferenceError> {
+/// Refuses characters that can stand nowhere, and the mistakes that are better named as a whole than at the part where
+/// they break the grammar. `wild` is one more byte that is let through (a pattern's `*`).
+pub(super) fn screen(text: &str, wild: Option<u8>) -> Result<(), ReferenceError> {
     if text.is_empty() {
         return Err(ReferenceError::Empty);
     }
-    if let Some(mark) = ["$", "{{", "<"].into_iter().find(|mark| text.contains(mark)) {
-        return Err(ReferenceError::Placeholder { mark: mark.to_owned() });
-    }
-    if text.chars().any(|c| c.is_whitespace() || c.is_control() || is_invisible(c)) {
-        return Err(ReferenceError::Blank);
+    let is_foreign =
+        |c: char| !(c.is_ascii_alphanumeric() || "._-/:@[]+".contains(c) || wild.is_some_and(|w| c == w.into()));
+    let foreign = text.chars().find(|c| is_foreign(*c));
+    if foreign.is_some() {
+        if let Some(mark) = ["$", "{{", "<"].into_iter().find(|mark| text.contains(mark)) {
+            return Err(ReferenceError::Placeholder { mark: mark.to_owned() });
+        }
+        if text.chars().any(|c| c.is_whitespace() || c.is_control() || is_invisible(c)) {
+            return Err(ReferenceError::Blank);
+        }
     }
     if let Some((scheme, _)) = text.split_once("://") {
         return Err(ReferenceError::Scheme { scheme: excerpt(&format!("{scheme}://")) });
@@ -84,17 +93,15 @@ pub(super) fn screen(text: &str) -> Result<(), ReferenceError> {
     if is_bare_id(text) {
         return Err(ReferenceError::BareId);
     }
-    Ok(())
+    match foreign {
+        Some(character) => Err(ReferenceError::Character { character }),
+        None => Ok(()),
+    }
 }
 
 /// What copying from a web page leaves behind: zero-width characters, direction marks, the byte order mark.
 fn is_invisible(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}' | '\u{ad}')
-}
-
-/// The first character that can stand nowhere in a reference.
-pub(super) fn foreign_character(text: &str) -> Option<char> {
-    text.chars().find(|c| !c.is_ascii_alphanumeric() && !"._-/:@[]+".contains(*c))
 }
 
 fn is_hex(text: &str) -> bool {

@@ -33,7 +33,11 @@ pub struct ImagePattern {
 pub(super) enum Scope {
     /// `**`
     Everything,
-    Images { host: Box<str>, path: Path, version: Version },
+    Images {
+        host: Box<str>,
+        path: Path,
+        version: Version,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -58,8 +62,7 @@ impl ImagePattern {
         if text == EVERYTHING {
             return Ok(Self { text: text.into(), canonical: text.into(), scope: Scope::Everything });
         }
-        grammar::screen(text)?;
-        refuse_foreign_characters(text)?;
+        grammar::screen(text, STAR).map_err(name_unsupported_glob)?;
         if grammar::is_image_id(text) {
             return Err(PatternProblem::ImageId);
         }
@@ -70,15 +73,11 @@ impl ImagePattern {
         let host = parts.canonical_host();
         check_host(host)?;
         check_path(parts.path)?;
-        let path = if parts.path == EVERYTHING {
-            EVERYTHING.to_owned()
-        } else {
-            grammar::canonical_path(host, parts.path)
-        };
+        let path = if parts.path == EVERYTHING { EVERYTHING.into() } else { grammar::canonical_path(host, parts.path) };
         grammar::check_length(host, &path, STAR)?;
         let version = Version::compile(parts)?;
         let canonical = format!("{host}/{path}{}", text_of_version(parts));
-        let path = if path.contains('*') { Path::Glob(PathGlob::new(&path)) } else { Path::Literal(path.into()) };
+        let path = if path.contains('*') { Path::Glob(PathGlob::new(&path)) } else { Path::Literal(Box::from(&*path)) };
         let scope = Scope::Images { host: host.into(), path, version };
         Ok(Self { text: text.into(), canonical: canonical.into(), scope })
     }
@@ -87,9 +86,7 @@ impl ImagePattern {
         match &self.scope {
             Scope::Everything => true,
             Scope::Images { host, path, version } => {
-                **host == *reference.registry()
-                    && path.matches(reference.repository())
-                    && version.matches(reference)
+                **host == *reference.registry() && path.matches(reference.repository()) && version.matches(reference)
             }
         }
     }
@@ -160,12 +157,13 @@ fn text_of_version(parts: Parts<'_>) -> String {
     tag + &digest
 }
 
-/// Other tools' globs get an error of their own: silently literal, they would match nothing.
-fn refuse_foreign_characters(text: &str) -> Result<(), PatternProblem> {
-    match grammar::foreign_character(&text.replace('*', "")) {
-        None => Ok(()),
-        Some(character) if "?{}!^\\,|()~".contains(character) => Err(PatternProblem::UnsupportedGlob { character }),
-        Some(character) => Err(ReferenceError::Character { character }.into()),
+/// Other tools' globs get an error of their own, for they are meant as such.
+fn name_unsupported_glob(error: ReferenceError) -> PatternProblem {
+    match error {
+        ReferenceError::Character { character } if "?{}!^\\,|()~".contains(character) => {
+            PatternProblem::UnsupportedGlob { character }
+        }
+        other => other.into(),
     }
 }
 

@@ -35,10 +35,7 @@ pub struct ImageReference {
 
 impl ImageReference {
     pub fn parse(text: &str) -> Result<Self, ReferenceError> {
-        grammar::screen(text)?;
-        if let Some(character) = grammar::foreign_character(text) {
-            return Err(ReferenceError::Character { character });
-        }
+        grammar::screen(text, None)?;
         if grammar::is_image_id(text) {
             return Err(ReferenceError::ImageId);
         }
@@ -58,7 +55,11 @@ impl ImageReference {
     }
 
     fn assemble(parts: Parts<'_>, host: &str, path: &str) -> Self {
-        let mut canonical = format!("{host}/{path}");
+        let room = parts.tag.unwrap_or(DEFAULT_TAG).len() + parts.digest.map_or(0, str::len) + 3;
+        let mut canonical = String::with_capacity(host.len() + path.len() + room);
+        canonical.push_str(host);
+        canonical.push('/');
+        canonical.push_str(path);
         let name_end = canonical.len();
         let tag = match (parts.tag, parts.digest) {
             (None, None) => Some(DEFAULT_TAG),

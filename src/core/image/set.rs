@@ -4,11 +4,12 @@
 //! know policies.
 //!
 //! A decision asks some hundred sets of tens of patterns in a few microseconds. So the patterns lie by host, then by
-//! repository where that is literal, and only the globs of the image's own host are tried one by one. Ordered maps, not
-//! hash maps: so few keys are found with fewer steps than hashing the name takes.
+//! repository where that is literal; the globs of the image's own host are passed one by one, but most of them by a look
+//! at the ends of the path. Ordered maps, not hash maps: so few keys are found sooner than a name is hashed.
 
 use std::collections::BTreeMap;
 
+use super::glob::Edges;
 use super::pattern::{ImagePattern, Path, Scope};
 use super::reference::ImageReference;
 
@@ -24,7 +25,7 @@ pub struct PatternSet {
 #[derive(Clone, Debug, Default)]
 struct HostPatterns {
     literals: BTreeMap<Box<str>, Vec<usize>>,
-    globs: Vec<usize>,
+    globs: Vec<(Edges, usize)>,
 }
 
 impl PatternSet {
@@ -41,7 +42,7 @@ impl PatternSet {
                     let of_host = hosts.entry(host.clone()).or_default();
                     match path {
                         Path::Literal(path) => of_host.literals.entry(path.clone()).or_default().push(index),
-                        Path::Glob(_) => of_host.globs.push(index),
+                        Path::Glob(glob) => of_host.globs.push((glob.edges, index)),
                     }
                 }
             }
@@ -66,15 +67,17 @@ impl PatternSet {
 
     fn first_literal(&self, of_host: &HostPatterns, reference: &ImageReference) -> Option<usize> {
         let indexes = of_host.literals.get(reference.repository())?;
-        self.first_of(indexes, reference)
+        indexes.iter().copied().find(|index| self.matches_at(*index, reference))
     }
 
     fn first_glob(&self, of_host: &HostPatterns, reference: &ImageReference) -> Option<usize> {
-        self.first_of(&of_host.globs, reference)
+        let path = Edges::of_path(reference.repository());
+        let mut admitting = of_host.globs.iter().filter(|(edges, _)| edges.admit(&path));
+        admitting.find(|(_, index)| self.matches_at(*index, reference)).map(|(_, index)| *index)
     }
 
-    fn first_of(&self, indexes: &[usize], reference: &ImageReference) -> Option<usize> {
-        indexes.iter().copied().find(|index| self.get(*index).is_some_and(|pattern| pattern.matches(reference)))
+    fn matches_at(&self, index: usize, reference: &ImageReference) -> bool {
+        self.get(index).is_some_and(|pattern| pattern.matches(reference))
     }
 
     /// Whether it holds `**`, which alone allows image ids.

@@ -1,0 +1,214 @@
+//! The algorithm: which row of the catalogue decides, and what is told to people.
+
+use std::cmp::Reverse;
+use std::sync::LazyLock;
+
+use regex::Regex;
+
+use super::catalogue::{self, Match, Weight};
+use super::class::{FailureClass, Permanence, fill};
+use super::mask::{Text, boundary};
+use super::symptom::{Symptom, Teller, symptom};
+use super::{Cause, Diagnosis, SUMMARY_LIMIT, Words};
+
+/// Says why an image did not come. Total: any text has an answer, and what nobody has taught us is `Unknown`.
+pub fn classify(words: &Words<'_>) -> Diagnosis {
+    let text = Text::new(words.message);
+    let (teller, cause) = match symptom(words.reason, &text) {
+        Symptom::Other => return Diagnosis::NotAPullFailure,
+        Symptom::Pull { teller, cause } => (teller, cause),
+    };
+    let image = image(words.image, &text.plain);
+    let Text { plain, masked } = Text::part(text.plain.get(cause).unwrap_or_default());
+    let silent = says_nothing(&masked);
+    if silent && teller == Teller::Pull {
+        return Diagnosis::CauseElsewhere { image };
+    }
+    let found = if silent { None } else { verdict(&masked) };
+    let (class, permanence) = judge(teller, found.as_ref());
+    let particular = found.as_ref().filter(|found| found.row.class == class || class == FailureClass::InspectFailed);
+    let remedy = match particular.and_then(|found| found.row.remedy) {
+        Some(advice) => fill(advice, image.as_deref()),
+        None => class.remedy(image.as_deref()),
+    };
+    let summary = summary(&plain, &masked, found.map(|found| found.start), class);
+    Diagnosis::PullFailure(Cause { class, permanence, image, summary, remedy })
+}
+
+/// A back-off or a reason that is only repeated has no cause in it.
+fn says_nothing(masked: &str) -> bool {
+    let mut words = masked.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+    words.all(|word| matches!(word, "error" | "errimagepull" | "imagepullbackoff" | "failed"))
+}
+
+/// What decides in this text.
+#[derive(Clone, Copy, Debug)]
+struct Verdict {
+    row: &'static catalogue::Row,
+    permanence: Permanence,
+    start: usize,
+}
+
+/// A class from who tells it and what it says.
+fn judge(teller: Teller, found: Option<&Verdict>) -> (FailureClass, Permanence) {
+    let told = found.map(|found| (found.row.class, found.permanence));
+    match teller {
+        Teller::NeverPull => own(FailureClass::NeverPull),
+        Teller::InvalidName => own(FailureClass::InvalidName),
+        Teller::Pull => told.unwrap_or(own(FailureClass::Unknown)),
+        Teller::Registry => told.unwrap_or(own(FailureClass::RegistryError)),
+        Teller::Signature => match told {
+            // The policy or the signature could not be fetched: nobody has said that it is wrong.
+            Some((_, Permanence::Transient)) => (FailureClass::SignatureInvalid, Permanence::Transient),
+            Some((_, Permanence::Permanent | Permanence::Unclear)) | None => own(FailureClass::SignatureInvalid),
+        },
+        Teller::Inspect => match told {
+            Some((FailureClass::InvalidName, _)) if found.is_some_and(|found| found.row.weight == Weight::Outranks) => {
+                own(FailureClass::InvalidName)
+            }
+            Some((FailureClass::InvalidName | FailureClass::InspectFailed, permanence))
+            | Some((_, permanence @ Permanence::Transient)) => (FailureClass::InspectFailed, permanence),
+            Some((_, Permanence::Permanent | Permanence::Unclear)) | None => own(FailureClass::InspectFailed),
+        },
+    }
+}
+
+fn own(class: FailureClass) -> (FailureClass, Permanence) {
+    (class, class.permanence())
+}
+
+/// The verdict on a text. Where several credentials were tried it is a list of errors, and the most hopeful one counts:
+/// with it, the next try may succeed.
+fn verdict(masked: &str) -> Option<Verdict> {
+    let mut last = None;
+    for (offset, part) in attempts(masked) {
+        let Some(mut found) = decisive(part) else { continue };
+        found.start += offset;
+        last = match last {
+            Some(before @ Verdict { permanence: Permanence::Transient, .. })
+                if found.permanence != Permanence::Transient =>
+            {
+                Some(before)
+            }
+            _ => Some(found),
+        };
+    }
+    last
+}
+
+/// The parts of a list `[err1, err2]`, each with where it begins. The errors of a list begin alike.
+fn attempts(masked: &str) -> Vec<(usize, &str)> {
+    const ALIKE: usize = 12;
+    let open = masked.len() - masked.trim_start_matches([':', ' ']).len();
+    let Some(list) = masked.get(open..).and_then(|rest| rest.strip_prefix('[')) else { return vec![(0, masked)] };
+    let Some(begin) = list.get(..ALIKE) else { return vec![(0, masked)] };
+    let next = format!(", {begin}");
+    let mut parts = Vec::new();
+    let mut at = open + 1;
+    for part in list.split(&next) {
+        parts.push((at, part));
+        at += part.len() + next.len();
+    }
+    parts
+}
+
+/// The row that decides one error.
+fn decisive(masked: &str) -> Option<Verdict> {
+    let matches = catalogue::matches(masked);
+    let rank = |found: &&Match| (found.row.weight, found.end, Reverse(found.start));
+    // `max_by_key` gives the last of equals, and the first row shall win.
+    let best = matches.iter().rev().max_by_key(rank)?;
+    let mixed = matches.iter().any(|other| contradicts(other, best));
+    let permanence = match best.row.permanence {
+        Permanence::Permanent if mixed => Permanence::Unclear,
+        permanence => permanence,
+    };
+    Some(Verdict { row: best.row, permanence, start: best.start })
+}
+
+/// Whether another row makes a permanent one doubtful: something else says "not now", or the registry's "no" is told from
+/// the unpacking, when the registry had long said yes.
+fn contradicts(other: &Match, best: &Match) -> bool {
+    let not_now = other.row.weight != Weight::Hints && other.row.permanence == Permanence::Transient;
+    let unpacking = other.row.class == FailureClass::CorruptImage && best.row.class != FailureClass::CorruptImage;
+    not_now || unpacking
+}
+
+/// Where a kubelet names the image that it was asked for.
+const ASKED_FOR: &str = r#"(?i)(?:failed to pull image|back-off pulling image|container image|failed to inspect image|default image tag) ["']([^"']*)["']"#;
+
+/// Where others name it, perhaps by its longer name.
+const NAMED: &str = r#"(?i)(?:unpack image|pull image|resolve image|image|reference) "([^"\s]+)"|image pull failed for (\S+?),? (?:because|this may)|access denied for ([^\s,]+),|manifest for (\S+) not found"#;
+
+static ASKED_FOR_PATTERN: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(ASKED_FOR).ok());
+static NAMED_PATTERN: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(NAMED).ok());
+
+/// The image that the words are about.
+fn image(given: Option<&str>, plain: &str) -> Option<String> {
+    let first = |pattern: &Option<Regex>| {
+        let found = pattern.as_ref()?.captures(plain)?;
+        let name = found.iter().skip(1).flatten().next()?.as_str().trim();
+        (!name.is_empty()).then(|| name.to_owned())
+    };
+    let given = given.map(str::trim).filter(|given| !given.is_empty());
+    if let Some(asked) = first(&ASKED_FOR_PATTERN) {
+        return Some(asked);
+    }
+    match (given, first(&NAMED_PATTERN)) {
+        // A runtime gives the longer name of the same image; of an image volume it gives another one.
+        (Some(given), Some(named)) if !same_repository(given, &named) => Some(named),
+        (Some(given), _) => Some(given.to_owned()),
+        (None, named) => named,
+    }
+}
+
+/// Whether a runtime's name may be the longer form of a given one.
+fn same_repository(given: &str, named: &str) -> bool {
+    let repository = |name: &str| {
+        let name = name.split('@').next().unwrap_or_default();
+        let tag = name.rfind(':').filter(|colon| !name.get(*colon..).unwrap_or_default().contains('/'));
+        name.get(..tag.unwrap_or(name.len())).unwrap_or_default().to_owned()
+    };
+    repository(named).ends_with(&repository(given))
+}
+
+/// A segment shorter than this says too little without the one before it.
+const TELLING: usize = 24;
+
+/// One line for people: the innermost segment, from the plain text.
+fn summary(plain: &str, masked: &str, start: Option<usize>, class: FailureClass) -> String {
+    // The artifact half of CRI-O 1.33+ is noise.
+    let plain = plain.split_once("; artifact err: ").map_or(plain, |(image, _)| image);
+    let end = plain.trim_end_matches(|c: char| c.is_whitespace() || "\"]}:".contains(c)).len();
+    let start = start.unwrap_or_else(|| masked.get(..end).and_then(|text| text.rfind(": ")).map_or(0, |at| at + 2));
+    let mut begin = segment(masked, start);
+    if end.saturating_sub(begin) < TELLING && begin > 2 {
+        begin = segment(masked, begin.saturating_sub(2));
+    }
+    let text = plain.get(begin..end).unwrap_or_default();
+    // The code that gRPC puts before the words.
+    let text = match text.split_once(" desc = ") {
+        Some((code, words)) if code.contains("code = ") => words.trim(),
+        _ => text.trim(),
+    };
+    if text.is_empty() {
+        return class.summary().to_owned();
+    }
+    shorten(text)
+}
+
+/// Where the segment around a place begins: after the last `: ` before it.
+fn segment(masked: &str, place: usize) -> usize {
+    let before = masked.get(..place).unwrap_or_default();
+    before.rfind(": ").map_or(0, |at| at + 2)
+}
+
+/// At most the limit, and never half a character.
+fn shorten(text: &str) -> String {
+    const MORE: &str = "...";
+    if text.len() <= SUMMARY_LIMIT {
+        return text.to_owned();
+    }
+    let cut = boundary(text, SUMMARY_LIMIT - MORE.len());
+    format!("{}{MORE}", text.get(..cut).unwrap_or_default())
+}

@@ -1,0 +1,117 @@
+//! What a person who is denied an image was probably close to.
+//!
+//! Enters: an image that the candidates lack. Leaves: the nodes that hold it and cannot take the pod, each with the why,
+//! and names on the candidates that look like it. Only denials and warnings ask, so it may look at a few single nodes.
+
+use std::sync::Arc;
+
+use super::eligibility::Exclusion;
+use super::image::{ImageName, ImageReference};
+use super::inventory::bits::Bits;
+use super::presence::Sight;
+
+/// Nodes that hold the image and are no candidates, for one and the same reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Miss {
+    pub why: Unfit,
+    /// The first, by name.
+    pub nodes: Vec<Arc<str>>,
+}
+
+/// Why a holder is no candidate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unfit {
+    /// The pod cannot run there.
+    Excluded(Exclusion),
+    /// It could, but the policy does not count this node.
+    NotOfPolicy,
+}
+
+/// All holders that are no candidates: a few by name, the others as a number.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Misses {
+    pub groups: Vec<Miss>,
+    pub others: usize,
+}
+
+/// Another name, and where it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Near {
+    pub reference: ImageReference,
+    pub text: Arc<str>,
+    /// The first node that lists it, by name.
+    pub node: Arc<str>,
+    pub others: usize,
+}
+
+const NAMED_MISSES: usize = 4;
+/// Names looked at and names kept: somebody may have a thousand tags of one repository.
+const LOOKED_AT: usize = 64;
+const KEPT: usize = 4;
+
+pub(in crate::core) fn misses(sight: &Sight<'_>, image: usize, preloaded: bool, nodes: &Bits) -> Misses {
+    let mut outside = sight.holders_anywhere(image, preloaded, nodes);
+    outside.and_not(&sight.candidates(nodes));
+    let mut groups: Vec<Miss> = Vec::new();
+    let total = outside.len();
+    if total == 0 {
+        return Misses::default();
+    }
+    let named = sight.inventory.first_named(&outside, NAMED_MISSES);
+    let others = total - named.len();
+    for (slot, name) in named {
+        let Some(node) = sight.inventory.view(slot) else { continue };
+        let why = match sight.route.to(node, sight.inventory.settings(), sight.now) {
+            Err(exclusion) => Unfit::Excluded(exclusion),
+            Ok(_) => Unfit::NotOfPolicy,
+        };
+        match groups.iter_mut().find(|group| group.why == why) {
+            Some(group) => group.nodes.push(Arc::clone(name)),
+            None => groups.push(Miss { why, nodes: vec![Arc::clone(name)] }),
+        }
+    }
+    Misses { groups, others }
+}
+
+/// Names on the candidates that look like the one that is wanted, the likeliest first: the same name and tag in another
+/// place (`localhost/optio-node:latest`), then another tag of the repository, then another tag elsewhere.
+pub(in crate::core) fn near_names(sight: &Sight<'_>, image: usize, candidates: &Bits) -> Vec<Near> {
+    let Some(ImageName::Reference(wanted)) = sight.name(image) else { return Vec::new() };
+    let last = wanted.repository().rsplit('/').next().unwrap_or_default();
+    let tagged = format!("{last}:");
+    let exact = wanted.tag().map(|tag| format!("{tagged}{tag}"));
+    let same_ending = exact.iter().flat_map(|exact| {
+        let names = sight.inventory.ending_with_segment(exact).take(LOOKED_AT);
+        names.filter(move |(text, _)| text.strip_suffix(exact.as_str()).is_some_and(|before| before.ends_with('/')))
+    });
+    let all_tags = sight.inventory.ending_with_segment(&tagged).take(LOOKED_AT);
+    let mut found: Vec<(u8, &Arc<str>, Bits)> = Vec::new();
+    for (text, nodes) in same_ending.chain(all_tags) {
+        if **text == *wanted.lookup() || found.iter().any(|(_, known, _)| *known == text) {
+            continue;
+        }
+        let mut there = candidates.clone();
+        nodes.keep_in(&mut there);
+        if !there.is_empty() {
+            found.push((unlikeness(wanted, text), text, there));
+        }
+    }
+    found.sort_by(|(a, a_text, _), (b, b_text, _)| (a, a_text).cmp(&(b, b_text)));
+    found.truncate(KEPT);
+    let near = |(_, text, there): (u8, &Arc<str>, Bits)| {
+        let (_, node) = sight.inventory.first_named(&there, 1).into_iter().next()?;
+        let reference = ImageReference::parse(text).ok()?;
+        Some(Near { reference, text: Arc::clone(text), node: Arc::clone(node), others: there.len() - 1 })
+    };
+    found.into_iter().filter_map(near).collect()
+}
+
+fn unlikeness(wanted: &ImageReference, text: &str) -> u8 {
+    let same_repository = text.strip_prefix(wanted.name()).is_some_and(|rest| rest.starts_with(':'));
+    let same_tag = wanted.tag().is_some_and(|tag| text.strip_suffix(tag).is_some_and(|rest| rest.ends_with(':')));
+    match (same_tag, same_repository) {
+        (true, _) => 0,
+        (false, true) => 1,
+        (false, false) => 2,
+    }
+}

@@ -1,0 +1,103 @@
+use super::*;
+
+fn review(request: &str) -> String {
+    format!(r#"{{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{request}}}"#)
+}
+
+const POD: &str = r#"{"uid":"u-1","kind":{"group":"","version":"v1","kind":"Pod"},"operation":"CREATE","namespace":"team","name":"p","userInfo":{"username":"a"},"object":{"spec":{"x":[1,{"y":null}]}},"oldObject":null,"dryRun":true}"#;
+
+fn bad(body: &str) -> BadReview {
+    Envelope::parse(body.as_bytes()).expect_err("a bad review")
+}
+
+#[test]
+fn a_review_is_read_and_its_object_is_left_as_it_is() {
+    let body = review(POD);
+    let envelope = Envelope::parse(body.as_bytes()).expect("a review");
+    assert_eq!((&*envelope.uid, &*envelope.kind, &*envelope.namespace), ("u-1", "Pod", "team"));
+    assert_eq!(envelope.operation, Operation::Create);
+    assert!(envelope.dry_run && envelope.old_object.is_none() && envelope.subresource.is_empty());
+    assert_eq!(envelope.object.map(RawValue::get), Some(r#"{"spec":{"x":[1,{"y":null}]}}"#));
+    assert!(matches!(envelope.uid, Cow::Borrowed(_)));
+    assert_eq!(envelope.api_version(), "v1");
+}
+
+#[test]
+fn the_order_of_fields_does_not_matter() {
+    let body = r#"{"request":{"object":{},"operation":"UPDATE","kind":{"kind":"Job","group":"batch","version":"v1"},"uid":"u"},
+        "extra":[[]],"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1"}"#;
+    let envelope = Envelope::parse(body.as_bytes()).expect("a review");
+    assert_eq!((&*envelope.uid, envelope.api_version().as_str()), ("u", "batch/v1"));
+}
+
+#[test]
+fn the_uid_is_kept_when_the_rest_cannot_be_read() {
+    for rest in [
+        r#""object": {"spec": "#,
+        r#""operation": 7}}"#,
+        r#""operation":"PATCH","kind":{"kind":"Pod"}}}"#,
+        r#""kind": "Pod"}}"#,
+        r#""kind": null}}"#,
+        r#""dryRun": "yes"}}"#,
+        r#""object": {}}} trailing"#,
+    ] {
+        let body = format!(r#"{{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{{"uid":"u-1",{rest}"#);
+        assert_eq!(bad(&body).uid.as_deref(), Some("u-1"), "{rest}");
+    }
+}
+
+#[test]
+fn what_is_no_review_is_called_by_its_name() {
+    for (body, part) in [
+        ("", "empty"),
+        (" \n", "empty"),
+        ("hello", "cannot be read"),
+        ("[]", "an AdmissionReview"),
+        ("7", "an AdmissionReview"),
+        ("{}", "kind ``"),
+        (r#"{"kind":"Pod","apiVersion":"v1"}"#, "kind `Pod`"),
+        (r#"{"kind":"AdmissionReview"}"#, "version ``"),
+        (r#"{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1"}"#, "no `request`"),
+        (r#"{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":null}"#, "no `request`"),
+        (r#"{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":{}}"#, "no `request.uid`"),
+        (r#"{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":{"uid":""}}"#, "no `request.uid`"),
+    ] {
+        let found = bad(body);
+        assert_eq!(found.uid, None);
+        assert!(found.to_string().contains(part), "{body}: {found}");
+    }
+    assert_eq!(Envelope::parse(b"\xff{}").expect_err("bytes").problem, ReviewProblem::Encoding);
+}
+
+#[test]
+fn another_version_is_refused_in_that_version() {
+    let body = review(POD).replace("admission.k8s.io/v1", OLD_VERSION);
+    let found = bad(&body);
+    assert_eq!((found.uid.as_deref(), found.version), (Some("u-1"), OLD_VERSION));
+    assert!(found.to_string().contains("admissionReviewVersions"), "{found}");
+}
+
+#[test]
+fn depth_costs_nothing_where_nobody_looks() {
+    let depth = 1_000_000;
+    let deep = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+    let body = review(&format!(r#"{{"uid":"u","kind":{{"kind":"Pod"}},"operation":"CREATE","options":{deep},"object":{deep}}}"#));
+    assert!(Envelope::parse(body.as_bytes()).is_ok());
+    assert_eq!(bad(&deep).uid, None);
+    let unclosed = review(&format!(r#"{{"uid":"u","object":{}"#, "{\"a\":".repeat(depth)));
+    assert_eq!(bad(&unclosed).uid.as_deref(), Some("u"));
+}
+
+#[test]
+fn messages_stay_short_whatever_is_sent() {
+    let long = "x".repeat(1_000_000);
+    for body in [
+        format!("\"{long}\""),
+        format!(r#"{{"kind":"{long}"}}"#),
+        review(&format!(r#"{{"uid":"u","operation":"{long}","kind":{{"kind":"Pod"}}}}"#)),
+        review(&format!(r#"{{"uid":"u","dryRun":"{long}"}}"#)),
+    ] {
+        assert!(bad(&body).to_string().len() < 600);
+    }
+    assert_eq!(bad(&review(&format!(r#"{{"uid":"{long}"}}"#))).uid, None);
+}
