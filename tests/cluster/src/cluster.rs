@@ -1,6 +1,7 @@
 //! A handle on a cluster that is up: its addresses, its kubectl, and its components to stop and start.
 
 use std::fs;
+use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -20,7 +21,10 @@ use crate::shell::{output_with_input, run, succeeds, wait_for};
 use crate::{control_plane, down, mounts, network, registry};
 
 /// A component has this long to end by itself.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The port of the kubelet's own health, by default.
+const KUBELET_HEALTH: u16 = 10_248;
 
 /// What has to be known of a cluster beyond its name; kept in `cluster.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -213,7 +217,12 @@ impl Cluster {
         if !self.is_running(component) {
             self.spawn(component)?;
         }
-        self.wait_serving(component)
+        self.wait_serving(component)?;
+        // etcd answers only to who has a certificate: whether it serves is seen by whom it serves.
+        if component == Component::Etcd && self.is_running(Component::ApiServer) {
+            self.wait_serving(Component::ApiServer)?;
+        }
+        Ok(())
     }
 
     /// Stops and starts a component.
@@ -269,13 +278,14 @@ impl Cluster {
                     succeeds(self.kubectl_command().args(["get", "--raw=/readyz", "--request-timeout=2s"]))
                 }
                 Component::Containerd(node) => UnixStream::connect(self.place.containerd_socket(node)).is_ok(),
-                Component::Registry => std::net::TcpStream::connect(self.registry()).is_ok(),
-                Component::AuthRegistry => std::net::TcpStream::connect(self.auth_registry()).is_ok(),
+                // Its answer to /healthz is not asked for: it opens the port when it has begun to look after pods.
+                Component::Kubelet(node) => TcpStream::connect((self.record.network.node(node), KUBELET_HEALTH)).is_ok(),
+                Component::Registry => TcpStream::connect(self.registry()).is_ok(),
+                Component::AuthRegistry => TcpStream::connect(self.auth_registry()).is_ok(),
                 Component::Etcd
                 | Component::ControllerManager
                 | Component::Scheduler
-                | Component::KubeProxy
-                | Component::Kubelet(_) => true,
+                | Component::KubeProxy => true,
             })
         };
         wait_for("it answers", limit, asked).map_err(|error| self.failure(component, &error))

@@ -21,10 +21,10 @@ pub(crate) fn down(place: &Place) -> Result<()> {
     unmount(place)?;
     network::remove(place)?;
     cgroup::remove(place)?;
-    mounts::forget();
     for directory in directories(place) {
         fs::remove_dir_all(&directory).with_context(|| format!("cannot remove {}", directory.display()))?;
     }
+    mounts::forget();
     if place.is_default() {
         let _not_written_yet = fs::remove_file(place.env_file());
     }

@@ -9,12 +9,12 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::node::Node;
-use crate::place::Place;
+use crate::place::{Place, RUN};
 use crate::process::{self, Program};
 use crate::shell::wait_for;
 
 /// The paths that nodes may not share.
-const OWN: [&str; 3] = ["/var/lib/kubelet", "/var/lib/cni", "/run/containerd"];
+const OWN: [&str; 4] = ["/var/lib/kubelet", "/var/lib/cni", "/var/log/containers", "/run/containerd"];
 
 /// Binds them, lets what is mounted here be seen by all in here (a kubelet mounts, containerd uses it), and stays: a
 /// namespace lives as long as a process in it, and the daemons come and go.
@@ -61,7 +61,7 @@ fn hold(place: &Place, node: Node, label: &str) -> Result<i32> {
 
 /// Takes away the empty directories that had to exist on the host to be mounted upon.
 pub(crate) fn forget() {
-    for path in OWN {
+    for path in OWN.into_iter().chain([RUN]) {
         let _used_by_others = fs::remove_dir(path);
     }
 }
