@@ -115,8 +115,9 @@ pub fn warnings(verdict: &Verdict) -> Vec<String> {
     warnings
 }
 
-/// The note of an Event about a finding, at most 1 kB.
+/// The note of an Event about a finding, at most 1 kB. What the client hears nothing of is marked.
 pub fn note(finding: &Finding) -> String {
-    let audit = if finding.action < finding.would_be { "(audit) " } else { "" };
+    let silenced = finding.action == Action::Allow && finding.would_be > Action::Allow;
+    let audit = if silenced { "(audit) " } else { "" };
     cut(format!("{audit}{}", finding.message()), NOTE)
 }

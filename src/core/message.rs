@@ -138,17 +138,23 @@ impl Evidence<'_> {
             Some(Detail::ImageId) => {
                 write!(out, "it is not known whether {image} is on {place}, and {why}: node lists hold no image ids")?;
             }
-            Some(Detail::NoNodeHoldsAll) => {
-                let doubt = if self.proven { "are" } else { "may not be" };
-                write!(out, "{image} and the other images {doubt} on no one node together, of those that {} could run on, and {why}: ", self.runner())?;
-                self.write_counts(out)?;
-            }
-            _ if self.proven || lack.detail == Some(Detail::MayScaleUp) => {
+            Some(Detail::NoNodeHoldsAll) => self.write_apart(out, why)?,
+            Some(Detail::MayScaleUp) if lack.tally.hold + lack.tally.hold_obstructed > 0 => self.write_apart(out, why)?,
+            None | Some(Detail::MayScaleUp) => {
                 let link = if self.is_single() { "is not on" } else { "is on" };
                 write!(out, "{image} {link} {place}, and {why}: ")?;
                 self.write_counts(out)?;
             }
-            _ => {
+            Some(
+                Detail::ListTruncated
+                | Detail::ListEmpty
+                | Detail::NamesTruncated
+                | Detail::ShortName
+                | Detail::TemporaryObstacle
+                | Detail::InventoryNotSynced
+                | Detail::NamespaceUnknown
+                | Detail::Cause(_),
+            ) => {
                 write!(out, "it is not known whether {image} is on {place}, and {why}: ")?;
                 self.write_counts(out)?;
             }
@@ -159,6 +165,19 @@ impl Evidence<'_> {
             out.push_str(" A new node may come with it.");
         }
         Ok(())
+    }
+
+    /// The image is somewhere, but not beside the others.
+    fn write_apart(&self, out: &mut String, why: &str) -> fmt::Result {
+        let Self { image, .. } = self;
+        let (considered, runner) = (self.lack.tally.considered, self.runner());
+        if !self.proven && self.lack.detail != Some(Detail::MayScaleUp) {
+            out.push_str("it is not known whether ");
+            write!(out, "{image} is beside the other images on any of the {considered} nodes that {runner} could run on, and {why}: ")?;
+        } else {
+            write!(out, "{image} is beside the other images on none of the {considered} nodes that {runner} could run on, and {why}: ")?;
+        }
+        self.write_counts(out)
     }
 
     fn is_single(&self) -> bool {
@@ -254,7 +273,8 @@ impl fmt::Display for Place<'_> {
             (Route::Bound(own), _) => write!(f, "node {own}, where this pod runs"),
             (Route::Placed(_), Some(node)) => write!(f, "node {node}, the only one that {runner} could run on"),
             (Route::Placed(_), None) => {
-                let how_many = if evidence.proven || evidence.lack.detail == Some(Detail::MayScaleUp) { "none" } else { "any" };
+                let absent = matches!(evidence.lack.detail, None | Some(Detail::MayScaleUp));
+                let how_many = if absent { "none" } else { "any" };
                 write!(f, "{how_many} of the {} nodes that {runner} could run on", evidence.lack.tally.considered)
             }
         }

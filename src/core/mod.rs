@@ -4,11 +4,23 @@
 //! Leaves: verdicts, plans and effects, as values. It must not know a client, a socket, a clock, a log, or the types of
 //! the Kubernetes API: what comes from there is translated in `crate::k8s`.
 
+pub mod answer;
 pub mod cause;
+pub mod decide;
+pub mod eligibility;
 pub mod image;
+pub mod inventory;
+mod message;
 pub mod namespace;
+mod nearest;
 pub mod node;
 pub mod pod;
+pub mod policies;
 pub mod policy;
+pub mod presence;
 pub mod reason;
+pub mod refusal;
+pub mod rescue;
 pub mod selector;
+pub mod verdict;
+mod want;

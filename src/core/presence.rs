@@ -76,7 +76,8 @@ pub(in crate::core) struct Ask {
 /// One image, as the inventory has it.
 #[derive(Clone, Debug)]
 struct Seen<'a> {
-    name: &'a ImageName,
+    /// `None`: what was written names no image; nobody asks for it.
+    name: Option<&'a ImageName>,
     /// Also by a short name, where the runtime may mean it.
     listed: Bits,
     /// Said to be absent by a kubelet, and not listed.
@@ -97,7 +98,7 @@ impl<'a> Sight<'a> {
     pub fn new(
         inventory: &'a Inventory,
         route: Route<'a>,
-        images: impl IntoIterator<Item = &'a ImageName>,
+        images: impl IntoIterator<Item = Option<&'a ImageName>>,
         access: &Access,
         now: Timestamp,
     ) -> Self {
@@ -106,7 +107,7 @@ impl<'a> Sight<'a> {
     }
 
     pub fn name(&self, image: usize) -> Option<&'a ImageName> {
-        self.images.get(image).map(|seen| seen.name)
+        self.images.get(image)?.name
     }
 
     /// The candidates among a policy's nodes. A pod that already runs has its own node, whatever policy asks.
@@ -189,9 +190,9 @@ impl<'a> Sight<'a> {
         let absent = |(image, preloaded): &(usize, bool)| {
             let Some(seen) = self.images.get(*image) else { return Bits::default() };
             let mut absent = match seen.name {
-                ImageName::Id(_) => return Bits::default(),
-                ImageName::Reference(_) if *preloaded && matches!(self.route, Route::Placed(_)) => Bits::default(),
-                ImageName::Reference(reference) => {
+                None | Some(ImageName::Id(_)) => return Bits::default(),
+                Some(ImageName::Reference(_)) if *preloaded && matches!(self.route, Route::Placed(_)) => Bits::default(),
+                Some(ImageName::Reference(reference)) => {
                     let mut absent = conclusive.clone();
                     absent.and_not(&self.holders_anywhere(*image, *preloaded, nodes));
                     if !reference.has_explicit_host() {
@@ -273,7 +274,7 @@ impl<'a> Sight<'a> {
         let mut rest = candidates.clone();
         let mut tally = Tally { considered: rest.len(), ..Tally::default() };
         let Some(seen) = self.images.get(image) else { return Lack { image, detail, tally, obstructed: Vec::new() } };
-        let ImageName::Reference(reference) = seen.name else {
+        let Some(ImageName::Reference(reference)) = seen.name else {
             tally.by_id = tally.considered;
             return Lack { image, detail, tally, obstructed: Vec::new() };
         };
@@ -328,9 +329,9 @@ fn take(rest: &mut Bits, keep: impl FnOnce(&mut Bits)) -> usize {
 }
 
 impl<'a> Seen<'a> {
-    fn new(name: &'a ImageName, inventory: &Inventory, access: &Access, now: Timestamp) -> Self {
+    fn new(name: Option<&'a ImageName>, inventory: &Inventory, access: &Access, now: Timestamp) -> Self {
         let (mut listed, mut denied) = (Bits::default(), Bits::default());
-        let ImageName::Reference(reference) = name else { return Self { name, listed, denied } };
+        let Some(ImageName::Reference(reference)) = name else { return Self { name, listed, denied } };
         let facets = inventory.facets();
         if !reference.has_explicit_host() && !facets.not_containerd.is_empty() {
             for (_, nodes) in inventory.listing_short(reference.short_path()) {
@@ -379,7 +380,7 @@ pub fn judge(
     access: &Access,
     now: Timestamp,
 ) -> Judgement {
-    let sight = Sight::new(inventory, route, images.iter().copied(), access, now);
+    let sight = Sight::new(inventory, route, images.iter().copied().map(Some), access, now);
     let asked = (0..).zip(images).map(|(index, name)| (index, is_preloaded(policy, name))).collect();
     let ask = Ask {
         nodes_class: 0,

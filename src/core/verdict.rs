@@ -3,6 +3,7 @@
 //! Enters: a pod or a template, as facts. Leaves: findings, each with one reason, and the strictest action of them. It
 //! must not know how a finding is made (that is `decide`), nor how an answer is sent.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -89,10 +90,12 @@ pub struct Finding {
     pub action: Action,
     /// Before them.
     pub would_be: Action,
-    /// What was found, in whole sentences, without remedy and policy. Several policies share one text.
+    /// What was found, in whole sentences, without hint, remedy and policy. Several policies share one text.
     pub explanation: Arc<str>,
+    /// "Did you mean ...?", where something near is known.
+    pub hint: Option<Arc<str>>,
     /// What to do: the operator's own words, or ours.
-    pub remedy: Option<Arc<str>>,
+    pub remedy: Option<Cow<'static, str>>,
 }
 
 /// The answer: what all matching policies found. It is a value: equal questions have equal verdicts.

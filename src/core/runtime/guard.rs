@@ -99,16 +99,21 @@ pub fn job_may_fail(owner: &OwnerSight, pods: &[PodSight], stuck: &[String]) -> 
     if job.succeeded > 0 || pods.iter().any(|pod| pod.phase == Phase::Succeeded) {
         return Err(Guard::PodSucceeded);
     }
-    let active: Vec<&PodSight> = pods.iter().filter(|pod| !pod.phase.is_over() && !pod.deleting).collect();
-    // A pod that is being deleted still runs what it runs: to fail the Job would end it no sooner, but it may yet succeed.
-    if pods.iter().filter(|pod| !pod.phase.is_over()).any(may_have_run) {
+    // Also one that is being deleted: to fail the Job would end it no sooner, and it may yet succeed.
+    if any_pod_ran(pods) {
         return Err(Guard::PodStarted);
     }
+    let active: Vec<&PodSight> = pods.iter().filter(|pod| !pod.phase.is_over() && !pod.deleting).collect();
     let is_stuck = |pod: &&PodSight| !symptoms(pod).is_empty() && (stuck.is_empty() || stuck.contains(&pod.uid));
     if !active.is_empty() && !active.iter().any(is_stuck) {
         return Err(Guard::NothingStuck);
     }
     Ok(())
+}
+
+/// Whether a pod of a Job ran: an active one has a main container that started, or one has succeeded.
+pub fn any_pod_ran(pods: &[PodSight]) -> bool {
+    pods.iter().any(|pod| pod.phase == Phase::Succeeded || (!pod.phase.is_over() && may_have_run(pod)))
 }
 
 /// Whether an owner may get our label and annotations. A Job that is failing or failed by us may still get them.

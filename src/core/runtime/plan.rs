@@ -1,29 +1,44 @@
-//! Types of a plan (signatures first; the rules follow).
+//! What a plan is, and what it is made under.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::namespace::NamespaceFacts;
-use super::super::policy::Policy;
+use super::super::policies::Policies;
+use super::brake::BrakeReport;
 use super::effect::Planned;
+use super::nodes::Nodes;
+use super::waste::Counters;
 
-/// What a plan is made under: the snapshots of the other halves.
+/// The snapshots of the other halves.
+#[derive(Clone, Copy)]
 pub struct Setting<'a> {
-    pub policies: &'a [Arc<Policy>],
-    /// A namespace's labels; `NamespaceFacts::unlabelled` where they are not known.
+    pub policies: &'a Policies,
+    /// A namespace's labels; `NamespaceFacts::unlabelled` where they are not known: then nothing is done there that a
+    /// selector by labels might forbid.
     pub namespaces: &'a dyn Fn(&str) -> NamespaceFacts,
-    /// `super::nodes::Nodes`, implemented for the inventory.
-    pub nodes: &'a dyn super::nodes::Nodes,
+    /// `Inventory` implements it.
+    pub nodes: &'a dyn Nodes,
+}
+
+impl std::fmt::Debug for Setting<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Setting").field("policies", &self.policies.len()).finish_non_exhaustive()
+    }
 }
 
 /// What to do now, and when to ask again at the latest.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
-    /// In this order. Effects of one task depend on each other: one after the other, and the rest of a task's effects
-    /// of this plan is dropped after one that was not `Done`.
+    /// Independent of each other: what depends on an effect comes in a later plan, after its outcome. They may be
+    /// applied at once. An effect whose outcome never comes is planned again after a minute.
     pub effects: Vec<Planned>,
-    /// `None`: nothing is pending. Time in the ledger advances at most `ledger::LONGEST_STEP` a call, so that a clock that
-    /// jumps ahead convicts nobody: do plan again after this long, even if nothing was seen.
+    /// `None`: nothing is pending. Otherwise plan again after this long, even if nothing was seen: never more than half
+    /// of `moment::LONGEST_STEP`, which is all the time that the ledger believes to have passed between two looks.
     pub recheck_after: Option<Duration>,
-    pub counters: super::waste::Counters,
+    /// What happened since the last plan.
+    pub counters: Counters,
+    /// The brakes that are not `Normal`, for metrics and policy status.
+    pub brakes: Vec<BrakeReport>,
+    /// How many pods wait for an image now, for a gauge.
+    pub stuck_pods: usize,
 }

@@ -163,6 +163,9 @@ pub struct JobFacts {
     pub failure_target: bool,
     pub success_criteria_met: bool,
     pub succeeded: u32,
+    /// An active pod of it has a main container that started, or one has succeeded. The shell lists the Job's pods when
+    /// it reads a Job, and asks `guard::any_pod_ran`.
+    pub pod_ran: bool,
 }
 
 /// A `PullFailure` in the cluster.

@@ -18,8 +18,11 @@ const SYSTEM: &str = "system";
 /// Which kind of cgroups this machine has, and where.
 #[derive(Debug)]
 enum Hierarchies {
-    /// One directory per controller.
-    V1(Vec<PathBuf>),
+    /// One directory per controller; and v2 mounted beside them, where runc makes a cgroup as well, without controllers.
+    V1 {
+        controllers: Vec<PathBuf>,
+        beside: Vec<PathBuf>,
+    },
     V2(PathBuf),
 }
 
@@ -39,7 +42,7 @@ impl Hierarchies {
         };
         let controllers = of("cgroup");
         if !controllers.is_empty() {
-            return Ok(Self::V1(controllers));
+            return Ok(Self::V1 { controllers, beside: of("cgroup2") });
         }
         match of("cgroup2").into_iter().next() {
             Some(root) => Ok(Self::V2(root)),
@@ -49,7 +52,7 @@ impl Hierarchies {
 
     fn roots(&self) -> Vec<&Path> {
         match self {
-            Self::V1(roots) => roots.iter().map(PathBuf::as_path).collect(),
+            Self::V1 { controllers, beside } => controllers.iter().chain(beside).map(PathBuf::as_path).collect(),
             Self::V2(root) => vec![root],
         }
     }
@@ -57,7 +60,7 @@ impl Hierarchies {
 
 /// Whether pods run under cgroup v1, which the kubelet refuses unless told.
 pub(crate) fn is_v1() -> Result<bool> {
-    Ok(matches!(Hierarchies::of_this_machine()?, Hierarchies::V1(_)))
+    Ok(matches!(Hierarchies::of_this_machine()?, Hierarchies::V1 { .. }))
 }
 
 /// The kubelet's `cgroupRoot`.
@@ -69,8 +72,8 @@ pub(crate) fn root_of(place: &Place, node: Node) -> String {
 pub(crate) fn make(place: &Place, nodes: &[Node]) -> Result<()> {
     let leaves: Vec<String> = nodes.iter().map(Node::to_string).chain([SYSTEM.to_owned()]).collect();
     match Hierarchies::of_this_machine()? {
-        Hierarchies::V1(roots) => {
-            for root in roots {
+        Hierarchies::V1 { controllers, .. } => {
+            for root in controllers {
                 let top = root.join(&place.id);
                 make_v1(&root, &top)?;
                 for leaf in &leaves {
@@ -139,7 +142,7 @@ fn tops(place: &Place) -> Vec<PathBuf> {
 
 /// The cgroups that a daemon enters.
 pub(crate) fn system(place: &Place) -> Vec<PathBuf> {
-    tops(place).into_iter().map(|top| top.join(SYSTEM)).collect()
+    tops(place).into_iter().map(|top| top.join(SYSTEM)).filter(|path| path.is_dir()).collect()
 }
 
 /// All processes in the cluster's cgroups.

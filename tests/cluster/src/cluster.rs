@@ -69,6 +69,13 @@ impl Cluster {
         down::reap_orphans()
     }
 
+    /// The names of all clusters that this checkout ever had: each left its lock.
+    pub fn names() -> Result<Vec<String>> {
+        let home = Place::of(crate::DEFAULT_NAME)?.home;
+        let files = fs::read_dir(home).into_iter().flatten().flatten();
+        Ok(files.filter_map(|file| Some(file.file_name().to_str()?.strip_suffix(".lock")?.to_owned())).collect())
+    }
+
     /// What of a cluster of this name exists on the machine; after `down`: nothing.
     pub fn leftovers(name: &str) -> Result<Vec<String>> {
         Ok(down::leftovers(&Place::of(name)?))
@@ -279,13 +286,12 @@ impl Cluster {
                 }
                 Component::Containerd(node) => UnixStream::connect(self.place.containerd_socket(node)).is_ok(),
                 // Its answer to /healthz is not asked for: it opens the port when it has begun to look after pods.
-                Component::Kubelet(node) => TcpStream::connect((self.record.network.node(node), KUBELET_HEALTH)).is_ok(),
+                Component::Kubelet(node) => {
+                    TcpStream::connect((self.record.network.node(node), KUBELET_HEALTH)).is_ok()
+                }
                 Component::Registry => TcpStream::connect(self.registry()).is_ok(),
                 Component::AuthRegistry => TcpStream::connect(self.auth_registry()).is_ok(),
-                Component::Etcd
-                | Component::ControllerManager
-                | Component::Scheduler
-                | Component::KubeProxy => true,
+                Component::Etcd | Component::ControllerManager | Component::Scheduler | Component::KubeProxy => true,
             })
         };
         wait_for("it answers", limit, asked).map_err(|error| self.failure(component, &error))

@@ -42,4 +42,5 @@ pub use component::Component;
 pub use image::{TestImage, program_image};
 pub use node::Node;
 pub use options::{DEFAULT_NAME, Options};
+pub use prerequisites::nodes_possible;
 pub use registry::{REGISTRY_PASSWORD, REGISTRY_USER};

@@ -11,7 +11,7 @@ use cluster::{Cluster, Component, DEFAULT_NAME, Options, TestImage, program_imag
 const HELP: &str = "cluster: a real Kubernetes of two nodes on this machine
 
   cluster up [--nodes N]                     bring it up; does nothing if it is up
-  cluster down                               remove everything of it
+  cluster down [--all]                       remove everything of it, or of every cluster of this checkout
   cluster status                             what runs, and what else of it exists
   cluster import NODE NAME:TAG               put a small image of that name on a node
   cluster remove NODE NAME:TAG               take it off
@@ -54,8 +54,11 @@ fn answer(mut args: Vec<String>) -> Result<()> {
             Cluster::up(&options)?;
         }
         "down" => {
+            let all = take(&mut args, "--all");
             let [] = words(args)?;
-            Cluster::down(&name)?;
+            for name in if all { Cluster::names()? } else { vec![name] } {
+                Cluster::down(&name)?;
+            }
         }
         "status" => status(&name)?,
         "import" => {
@@ -76,7 +79,7 @@ fn answer(mut args: Vec<String>) -> Result<()> {
         }
         "push" => {
             let platform = value_of(&mut args, "--platform")?;
-            let password = args.iter().position(|word| word == "--password").map(|at| args.remove(at)).is_some();
+            let password = take(&mut args, "--password");
             let [image] = words(args)?;
             let (there, image) = (there()?, TestImage::new(&image));
             println!(
@@ -130,6 +133,10 @@ fn value_of(args: &mut Vec<String>, option: &str) -> Result<Option<String>> {
         bail!("{option} takes a value");
     }
     Ok(Some(args.remove(at)))
+}
+
+fn take(args: &mut Vec<String>, flag: &str) -> bool {
+    args.iter().position(|word| word == flag).map(|at| args.remove(at)).is_some()
 }
 
 fn words<const N: usize>(args: Vec<String>) -> Result<[String; N]> {

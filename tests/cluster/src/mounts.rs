@@ -59,9 +59,12 @@ fn hold(place: &Place, node: Node, label: &str) -> Result<i32> {
     Ok(holder)
 }
 
-/// Takes away the empty directories that had to exist on the host to be mounted upon.
+/// Takes away the empty directories that had to exist on the host to be mounted upon: with the last cluster only, as the
+/// kernel lets a directory go that is mounted upon in another mount namespace, and the mount with it.
 pub(crate) fn forget() {
-    for path in OWN.into_iter().chain([RUN]) {
-        let _used_by_others = fs::remove_dir(path);
+    if fs::remove_dir(RUN).is_ok() {
+        for path in OWN {
+            let _used_by_others = fs::remove_dir(path);
+        }
     }
 }

@@ -14,8 +14,9 @@ const ALWAYS: &[(&str, &str)] = &[("openssl", "openssl"), ("setsid", "util-linux
 const NAMESPACE: &[(&str, &str)] = &[("ip", "iproute2"), ("nsenter", "util-linux")];
 const NODES: &[(&str, &str)] = &[("nft", "nftables"), ("runc", "runc"), ("mount", "mount")];
 
-/// Whether this process may make a network namespace. Root in a container may not be allowed to.
-pub(crate) fn may_make_namespaces() -> bool {
+/// Whether a cluster can have nodes here: it takes the right to make network namespaces, which root in a container may not
+/// have. Without it [`crate::Cluster::up`] brings up a control plane alone, and a test of anything more has to be skipped.
+pub fn nodes_possible() -> bool {
     rustix::process::geteuid().is_root() && succeeds(Command::new("unshare").args(["--net", "--mount", "true"]))
 }
 

@@ -29,7 +29,7 @@ impl Cluster {
         if usize::from(options.nodes) > Node::ALL.len() {
             bail!("{} nodes: a cluster has at most {}", options.nodes, Node::ALL.len());
         }
-        let privileged = prerequisites::may_make_namespaces();
+        let privileged = prerequisites::nodes_possible();
         if !privileged && options.nodes > 0 {
             say(name, "NOT ROOT, SO NO NODES: the control plane runs alone, on loopback");
             say(name, "SKIPPED: kubelet-a, kubelet-b, containerd-a, containerd-b, kube-proxy, registry, auth-registry");
@@ -115,7 +115,7 @@ impl Cluster {
             let pause = TestImage::new(node::PAUSE).command(&["/bin/sleep", "2147483647"]);
             cluster.import_image(*node, &pause)?;
         }
-        say(name, "starting the controllers, the scheduler and the kubelets");
+        say(name, "starting the controllers and the scheduler, and what serves the nodes, if there are any");
         cluster.start_together(&second)?;
         if !nodes.is_empty() {
             say(name, "waiting until the nodes are Ready");

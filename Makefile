@@ -1,0 +1,69 @@
+# The only door: people and CI call these, and nothing else has to be known. `make` alone explains.
+.DEFAULT_GOAL := help
+.PHONY: help cluster cluster-down image install uninstall demo test check bench fuzz clean
+SHELL := /bin/bash
+
+# One profile, so that what the tests prove is what the image ships. .cargo/config.toml sets the target and the linking.
+CARGO_FLAGS := --release --locked
+TRIPLE      := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+BINARY      := $(or $(CARGO_TARGET_DIR),target)/$(TRIPLE)/release/pullguard
+IMAGE       := docker.io/pullguard/pullguard:dev
+IMAGE_FILE  := target/image/pullguard.tar
+# What `make install` applies: the plain manifests, for a cluster whose nodes are all young.
+MANIFESTS   := manifests/overlays/dev
+CLUSTER      = cargo run --quiet $(CARGO_FLAGS) --package cluster --
+KUBECTL      = $(CLUSTER) kubectl
+
+help: ## this list
+	@echo 'Pullguard: images that cannot be pulled, refused at admission and ended at run time. make ...'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo 'The test cluster needs root and, the first time, 8 to 15 minutes to build Kubernetes; `source target/cluster/env` to use it.'
+
+cluster: ## bring up the real two-node Kubernetes of the tests (does nothing if it is up)
+	@$(CLUSTER) up
+
+cluster-down: ## remove it: every process, network namespace, mount and cgroup, also after a crash
+	@$(CLUSTER) down
+
+image: ## build the static binary and target/image/pullguard.tar, without Docker
+	@echo 'image: building the static binary'
+	@cargo build $(CARGO_FLAGS) --bin pullguard
+	@$(CLUSTER) image $(BINARY) $(IMAGE) $(IMAGE_FILE)
+
+install: cluster image ## bring up the cluster, build the image, load it into both nodes, install Pullguard
+	@for node in node-a node-b; do echo "install: loading the image on $$node"; $(CLUSTER) load $$node $(IMAGE_FILE) || exit 1; done
+	@before=$$($(KUBECTL) get deployment pullguard --namespace pullguard --output name --ignore-not-found 2>/dev/null); \
+	echo 'install: applying $(MANIFESTS)'; \
+	$(KUBECTL) apply --kustomize $(MANIFESTS) && \
+	if [ -n "$$before" ]; then $(KUBECTL) rollout restart deployment/pullguard --namespace pullguard; fi
+	@echo 'install: waiting until Pullguard is ready'
+	@$(KUBECTL) rollout status deployment/pullguard --namespace pullguard --timeout=120s
+
+uninstall: ## take Pullguard out of the cluster
+	@$(KUBECTL) delete --kustomize $(MANIFESTS) --ignore-not-found
+
+demo: image ## replay the incident on the real cluster, without and with Pullguard
+	@cargo run $(CARGO_FLAGS) --quiet --example demo
+
+test: image ## every test, the ones on a real cluster included
+	cargo test $(CARGO_FLAGS) --workspace
+
+check: ## the quick door: format, lints, unit tests, licences, generated manifests
+	cargo fmt --all --check
+	cargo clippy $(CARGO_FLAGS) --workspace --all-targets -- --deny warnings
+	cargo test $(CARGO_FLAGS) --workspace --lib --bins
+	@if cargo deny --version >/dev/null 2>&1; then echo cargo deny check; cargo deny --locked check; \
+	else echo 'check: cargo-deny is not installed, so licences and advisories are NOT checked (cargo install cargo-deny)'; fi
+	@echo 'check: manifests/crds.yaml is what the types generate'
+	@cargo run $(CARGO_FLAGS) --quiet --bin pullguard -- crds | diff --unified manifests/crds.yaml -
+
+bench: ## measure
+	cargo bench --locked
+
+fuzz: ## search for inputs that break the parsers (needs cargo-fuzz and a nightly toolchain)
+	@if cargo fuzz --version >/dev/null 2>&1; then set -e; for goal in $$(cargo fuzz list); do cargo +nightly fuzz run $$goal -- -max_total_time=60; done; \
+	else echo 'fuzz: cargo-fuzz is missing (cargo install cargo-fuzz)'; exit 1; fi
+
+clean: ## remove the clusters and all that was built (the cache of Kubernetes binaries stays)
+	@$(CLUSTER) down --all
+	cargo clean

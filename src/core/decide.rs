@@ -1,0 +1,436 @@
+//! The verdict of admission.
+//!
+//! Enters: a question, the policies, the inventory, the failed tasks, the time. Leaves: a verdict. Pure and total: the
+//! same arguments give the same verdict, and there is one for everything.
+//!
+//! Several policies may match, most of them asking the same of the same nodes. What does not depend on a policy is worked
+//! out once ([`Sight`]), what depends on a policy's nodes once for all policies with these nodes, and a judgement with
+//! its text once for all policies that ask the same ([`Ask`]).
+
+use std::borrow::Cow;
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::eligibility::Route;
+use super::image::{ImageName, host_case_suggestion};
+use super::inventory::bits::Bits;
+use super::inventory::{Access, Inventory};
+use super::message::{self, Evidence, remedy};
+use super::nearest::{self, Misses, Near};
+use super::pod::PullPolicy;
+use super::policies::{Certainty, Entry, Policies};
+use super::policy::{Action, Enforcement, Policy, PresenceScope, RuntimeEnforcement};
+use super::presence::{Ask, Judgement, Lack, Sight, is_preloaded};
+use super::reason::{Detail, Reason};
+use super::refusal::Refusals;
+use super::verdict::{Finding, Judged, Question, Subject, Verdict};
+use super::want::{Want, wants};
+
+/// Judges a pod or a template.
+pub fn decide(
+    question: &Question<'_>,
+    policies: &Policies,
+    inventory: &Inventory,
+    refusals: &(impl Refusals + ?Sized),
+    now: Timestamp,
+) -> Verdict {
+    let matching: Vec<(&Entry, Certainty)> = policies.matching(&question.pod.labels, question.namespace).collect();
+    if matching.is_empty() {
+        return Verdict::default();
+    }
+    let mut deliberation = Deliberation::new(question, policies, inventory, now);
+    for (entry, certainty) in &matching {
+        match certainty {
+            Certainty::Certain => deliberation.judge(entry),
+            Certainty::Possible => deliberation.namespace_unknown(entry),
+        }
+    }
+    let certain = matching.iter().filter(|(_, certainty)| *certainty == Certainty::Certain);
+    deliberation.refuse(&certain.map(|(entry, _)| *entry).collect::<Vec<_>>(), refusals);
+    let mut verdict = deliberation.verdict;
+    settle(&mut verdict);
+    verdict.matched_policies = matching.iter().map(|(entry, _)| Arc::clone(&entry.name)).collect();
+    verdict
+}
+
+/// The strictest first; then as they were found: by policy, then by container.
+fn settle(verdict: &mut Verdict) {
+    verdict.findings.sort_by_key(|finding| (Reverse(finding.action), Reverse(finding.would_be)));
+    let surplus = verdict.findings.len().saturating_sub(Verdict::MAX_FINDINGS);
+    verdict.findings.truncate(Verdict::MAX_FINDINGS);
+    verdict.omitted += surplus;
+}
+
+/// A finding before it is attributed: what does not depend on who asked.
+struct Draft {
+    reason: Reason,
+    detail: Option<Detail>,
+    would_be: Action,
+    explanation: Arc<str>,
+    hint: Option<Arc<str>>,
+    remedy: Option<Cow<'static, str>>,
+}
+
+/// An image to blame, with its texts.
+struct Blame {
+    /// Its place among the wants.
+    want: usize,
+    detail: Option<Detail>,
+    explanation: Arc<str>,
+    near: Vec<(Near, Arc<str>)>,
+}
+
+enum Outcome {
+    Present,
+    Absent(Vec<Blame>),
+    Unknown(Vec<Blame>),
+}
+
+struct Deliberation<'a> {
+    question: Question<'a>,
+    inventory: &'a Inventory,
+    now: Timestamp,
+    wants: Vec<Want<'a>>,
+    sight: Option<Sight<'a>>,
+    /// By class of `nodes`.
+    nodes: Vec<Option<Rc<Bits>>>,
+    outcomes: HashMap<Ask, Rc<Outcome>>,
+    namespace_text: Option<Arc<str>>,
+    verdict: Verdict,
+}
+
+impl<'a> Deliberation<'a> {
+    fn new(question: &Question<'a>, policies: &Policies, inventory: &'a Inventory, now: Timestamp) -> Self {
+        Self {
+            question: *question,
+            inventory,
+            now,
+            wants: wants(question),
+            sight: None,
+            nodes: vec![None; policies.nodes_classes()],
+            outcomes: HashMap::new(),
+            namespace_text: None,
+            verdict: Verdict::default(),
+        }
+    }
+
+    fn judge(&mut self, entry: &Entry) {
+        let policy = &*entry.policy;
+        let mut together: Vec<(usize, bool)> = Vec::new();
+        for index in 0..self.wants.len() {
+            match self.settle_alone(policy, index) {
+                Some(draft) => self.find(entry, Some(index), draft),
+                None => {
+                    let Some(want) = self.wants.get(index) else { continue };
+                    if self.in_scope(policy, want) {
+                        let preloaded = want.parsed.as_ref().is_ok_and(|name| is_preloaded(policy, name));
+                        together.push((index, preloaded));
+                    }
+                }
+            }
+        }
+        if together.is_empty() {
+            return;
+        }
+        if !self.inventory.is_synced() {
+            return self.not_synced(entry, &together);
+        }
+        let ask = Ask {
+            nodes_class: entry.nodes_class,
+            limit: policy.node_image_limit,
+            elastic: policy.presence.elastic,
+            images: together,
+        };
+        let outcome = self.outcome(ask, policy);
+        let (reason, would_be, blames) = match &*outcome {
+            Outcome::Present => return,
+            Outcome::Absent(blames) => (Reason::ImageAbsent, policy.presence.on_absent, blames),
+            Outcome::Unknown(blames) => (Reason::ImagePresenceUnknown, policy.presence.on_unknown, blames),
+        };
+        for blame in blames {
+            let draft = Draft {
+                reason,
+                detail: blame.detail,
+                would_be,
+                explanation: Arc::clone(&blame.explanation),
+                hint: hint_for(policy, &blame.near),
+                remedy: self.remedy_for(policy, blame.want, our_remedy(policy, blame.detail)),
+            };
+            self.find(entry, Some(blame.want), draft);
+        }
+    }
+
+    /// What settles an image by itself, before presence is looked at.
+    fn settle_alone(&mut self, policy: &Policy, index: usize) -> Option<Draft> {
+        let judges_presence = self.presence_is_judged();
+        let want = self.wants.get_mut(index)?;
+        let name = match want.parsed {
+            Ok(name) => name,
+            Err(error) => {
+                return Some(Draft {
+                    reason: Reason::InvalidImageReference,
+                    detail: None,
+                    would_be: Action::Deny,
+                    explanation: want.invalid(error),
+                    hint: None,
+                    remedy: Some(Cow::Borrowed(remedy::INVALID)),
+                });
+            }
+        };
+        if !is_allowed(policy, name) {
+            let explanation = want.text(Reason::ImageNotAllowed, message::not_allowed);
+            return Some(Draft {
+                reason: Reason::ImageNotAllowed,
+                detail: None,
+                would_be: Action::Deny,
+                explanation,
+                hint: other_host(policy, name),
+                remedy: self.remedy_for(policy, index, Some(remedy::NOT_ALLOWED)),
+            });
+        }
+        let needs_registry =
+            policy.presence.scope == PresenceScope::All && want.pull_policy == PullPolicy::Always;
+        if needs_registry && judges_presence {
+            let explanation = want.text(Reason::AlwaysNeedsRegistry, message::always);
+            return Some(Draft {
+                reason: Reason::AlwaysNeedsRegistry,
+                detail: None,
+                would_be: policy.presence.on_absent,
+                explanation,
+                hint: None,
+                remedy: self.remedy_for(policy, index, Some(remedy::ALWAYS)),
+            });
+        }
+        None
+    }
+
+    fn presence_is_judged(&self) -> bool {
+        match self.question.subject {
+            Subject::Pod | Subject::BoundPod | Subject::Template => true,
+            Subject::DaemonSetTemplate => false,
+        }
+    }
+
+    fn in_scope(&self, policy: &Policy, want: &Want<'_>) -> bool {
+        self.presence_is_judged()
+            && match policy.presence.scope {
+                PresenceScope::All => true,
+                PresenceScope::NeverOnly => want.pull_policy == PullPolicy::Never,
+            }
+    }
+
+    /// Nothing is known yet: not even a policy that denies the unknown turns that into a denial.
+    fn not_synced(&mut self, entry: &Entry, together: &[(usize, bool)]) {
+        for (index, _) in together {
+            let Some(want) = self.wants.get_mut(*index) else { continue };
+            let draft = Draft {
+                reason: Reason::ImagePresenceUnknown,
+                detail: Some(Detail::InventoryNotSynced),
+                would_be: entry.policy.presence.on_unknown.min(Action::Warn),
+                explanation: want.text(Reason::ImagePresenceUnknown, message::not_synced),
+                hint: None,
+                remedy: None,
+            };
+            self.find(entry, Some(*index), draft);
+        }
+    }
+
+    /// It is not known whether the policy matches: neither a denial nor silence.
+    fn namespace_unknown(&mut self, entry: &Entry) {
+        if self.wants.is_empty() {
+            return;
+        }
+        let name = &self.question.namespace.name;
+        let text = self.namespace_text.get_or_insert_with(|| message::namespace_unknown(name).into());
+        let draft = Draft {
+            reason: Reason::ImagePresenceUnknown,
+            detail: Some(Detail::NamespaceUnknown),
+            would_be: entry.policy.presence.on_unknown.min(Action::Warn),
+            explanation: Arc::clone(text),
+            hint: None,
+            remedy: None,
+        };
+        self.find(entry, None, draft);
+    }
+
+    /// A pod of a permanently failed task. Of runtime settings the most cautious of all matching policies holds: one that
+    /// does not deny re-creation spares the pod, one that only audits makes it a would-have.
+    fn refuse(&mut self, matching: &[&Entry], refusals: &(impl Refusals + ?Sized)) {
+        let is_new_pod = self.question.subject == Subject::Pod && *self.question.judged == Judged::Every;
+        let spared = matching.iter().any(|entry| !entry.policy.runtime.deny_recreation);
+        let Some(strictest) = matching.iter().rev().max_by_key(|entry| entry.policy.enforcement) else { return };
+        if !is_new_pod || spared {
+            return;
+        }
+        let all: Vec<&Policy> = matching.iter().map(|entry| &*entry.policy).collect();
+        let Some(refusal) = refusals.refusal(self.question.pod, &all, self.now) else { return };
+        let namespace = &self.question.pod.namespace;
+        let text =
+            message::refused(&refusal.image, refusal.class.as_str(), &refusal.message, namespace, &refusal.record);
+        let draft = Draft {
+            reason: Reason::TaskPermanentlyFailed,
+            detail: Some(Detail::Cause(refusal.class)),
+            would_be: Action::Deny,
+            explanation: message::clean(&text).into(),
+            hint: None,
+            remedy: Some(Cow::Owned(refusal.remedy)),
+        };
+        let audited = all.iter().any(|policy| policy.runtime.enforcement == RuntimeEnforcement::Audit);
+        let cap = if audited { Action::Allow } else { Action::Deny };
+        let index = self.wants.iter().position(|want| want.written == refusal.image);
+        self.find_capped(strictest, index, draft, cap);
+    }
+
+    fn outcome(&mut self, ask: Ask, policy: &Policy) -> Rc<Outcome> {
+        if let Some(outcome) = self.outcomes.get(&ask) {
+            return Rc::clone(outcome);
+        }
+        let nodes = self.nodes_of(ask.nodes_class, policy);
+        let outcome = Rc::new(self.work_out(&ask, &nodes));
+        self.outcomes.insert(ask, Rc::clone(&outcome));
+        outcome
+    }
+
+    fn nodes_of(&mut self, class: usize, policy: &Policy) -> Rc<Bits> {
+        let select = || Rc::new(self.inventory.select(&policy.nodes));
+        match self.nodes.get_mut(class) {
+            Some(known) => Rc::clone(known.get_or_insert_with(select)),
+            None => select(),
+        }
+    }
+
+    fn work_out(&mut self, ask: &Ask, nodes: &Bits) -> Outcome {
+        let Self { question, inventory, now, ref wants, ref mut sight, .. } = *self;
+        let sight = sight.get_or_insert_with(|| {
+            Sight::new(
+                inventory,
+                route(&question),
+                wants.iter().map(|want| want.parsed.as_ref().ok()),
+                &Access::of(question.pod),
+                now,
+            )
+        });
+        let (lacks, proven) = match sight.judge(ask, nodes) {
+            Judgement::Present => return Outcome::Present,
+            Judgement::Absent(lacks) => (lacks, true),
+            Judgement::Unknown(lacks) => (lacks, false),
+        };
+        let blames = lacks.iter().filter_map(|lack| blame(sight, ask, nodes, wants, question.subject, lack, proven));
+        if proven { Outcome::Absent(blames.collect()) } else { Outcome::Unknown(blames.collect()) }
+    }
+
+    fn remedy_for(&self, policy: &Policy, index: usize, ours: Option<&'static str>) -> Option<Cow<'static, str>> {
+        let reference = self.wants.get(index).and_then(|want| want.parsed.as_ref().ok()?.reference());
+        let operators = reference.and_then(|reference| policy.remedy_for(reference));
+        operators.map(|text| Cow::Owned(text.to_owned())).or(ours.map(Cow::Borrowed))
+    }
+
+    fn find(&mut self, entry: &Entry, index: Option<usize>, draft: Draft) {
+        self.find_capped(entry, index, draft, Action::Deny);
+    }
+
+    fn find_capped(&mut self, entry: &Entry, index: Option<usize>, draft: Draft, cap: Action) {
+        let policy = &*entry.policy;
+        let by_enforcement = match policy.enforcement {
+            Enforcement::Enforce => Action::Deny,
+            Enforcement::Warn => Action::Warn,
+            Enforcement::Audit => Action::Allow,
+        };
+        let by_kind = if self.question.subject.is_template() { policy.templates } else { Action::Deny };
+        let shared = index.and_then(|index| self.wants.get_mut(index)).map(Want::shared);
+        let (image, containers) = shared.unwrap_or_else(|| ("".into(), [].into()));
+        let Draft { reason, detail, would_be, explanation, hint, remedy } = draft;
+        let action = would_be.min(by_enforcement).min(by_kind).min(cap);
+        let policy = Arc::clone(&entry.name);
+        let finding =
+            Finding { policy, containers, image, reason, detail, action, would_be, explanation, hint, remedy };
+        self.verdict.findings.push(finding);
+        if self.verdict.findings.len() > 8 * Verdict::MAX_FINDINGS {
+            settle(&mut self.verdict);
+        }
+    }
+}
+
+pub(in crate::core) fn route<'a>(question: &Question<'a>) -> Route<'a> {
+    let placement = &question.pod.placement;
+    match (question.subject, &placement.node_name) {
+        (Subject::BoundPod, Some(node)) => Route::Bound(node),
+        (Subject::BoundPod | Subject::Pod | Subject::Template | Subject::DaemonSetTemplate, _) => {
+            Route::Placed(placement)
+        }
+    }
+}
+
+pub(in crate::core) fn is_allowed(policy: &Policy, name: &ImageName) -> bool {
+    policy.allowed_images.as_ref().is_none_or(|allowed| match name {
+        ImageName::Reference(reference) => allowed.matches(reference),
+        ImageName::Id(_) => allowed.matches_any_image(),
+    })
+}
+
+fn other_host(policy: &Policy, name: &ImageName) -> Option<Arc<str>> {
+    let suggestion = host_case_suggestion(name.reference()?, policy.allowed_images.as_ref()?)?;
+    Some(format!("Did you mean {suggestion}?").into())
+}
+
+/// The likeliest near name that this policy would allow.
+fn hint_for(policy: &Policy, near: &[(Near, Arc<str>)]) -> Option<Arc<str>> {
+    let allowed = |near: &Near| policy.allowed_images.as_ref().is_none_or(|allowed| allowed.matches(&near.reference));
+    near.iter().find(|(near, _)| allowed(near)).map(|(_, text)| Arc::clone(text))
+}
+
+fn blame(
+    sight: &Sight<'_>,
+    ask: &Ask,
+    nodes: &Bits,
+    wants: &[Want<'_>],
+    subject: Subject,
+    lack: &Lack,
+    proven: bool,
+) -> Option<Blame> {
+    let image = wants.get(lack.image)?.shown()?;
+    let preloaded = ask.images.iter().any(|(index, preloaded)| *index == lack.image && *preloaded);
+    let candidates = sight.candidates(nodes);
+    let held = lack.tally.hold + lack.tally.hold_obstructed > 0;
+    let misses = if held { Misses::default() } else { nearest::misses(sight, lack.image, preloaded, nodes) };
+    let near = if held { Vec::new() } else { nearest::near_names(sight, lack.image, &candidates) };
+    let only_node = match sight.inventory.first_named(&candidates, 2).as_slice() {
+        [(_, name)] => Some(&***name),
+        _ => None,
+    };
+    let policy_nodes = nodes.len();
+    let evidence =
+        Evidence { image, subject, route: sight.route, lack, proven, only_node, policy_nodes, misses: &misses };
+    let near = near.into_iter().map(|near| {
+        let text = message::did_you_mean(&near).into();
+        (near, text)
+    });
+    Some(Blame {
+        want: lack.image,
+        detail: lack.detail,
+        explanation: evidence.explain().into(),
+        near: near.collect(),
+    })
+}
+
+const fn our_remedy(policy: &Policy, detail: Option<Detail>) -> Option<&'static str> {
+    match detail {
+        None | Some(Detail::MayScaleUp) => match policy.presence.scope {
+            PresenceScope::NeverOnly => Some(remedy::ABSENT),
+            PresenceScope::All => Some(remedy::NOT_ON_NODES),
+        },
+        Some(Detail::NoEligibleNode) => Some(remedy::NO_NODE),
+        Some(Detail::NoNodeHoldsAll) => Some(remedy::NOT_TOGETHER),
+        Some(Detail::ImageId) => Some(remedy::BY_ID),
+        Some(Detail::ListTruncated) => Some(remedy::LIMIT),
+        Some(Detail::NamesTruncated) => Some(remedy::NAMES),
+        Some(Detail::ShortName) => Some(remedy::SHORT_NAME),
+        // These pass, or are of the cluster: there is nothing that the person who applies a pod could do.
+        Some(Detail::ListEmpty | Detail::TemporaryObstacle | Detail::InventoryNotSynced)
+        | Some(Detail::NamespaceUnknown | Detail::Cause(_)) => None,
+    }
+}

@@ -1,0 +1,247 @@
+//! The mutating half: what can be changed in a pod so that it runs, where a denial would only tell its author to.
+//!
+//! Enters: a pod that is being created. Leaves: a change as a value, or none; applied to the changed pod it is none
+//! again. It must not know JSON. It never widens where a pod may go, never touches a template, and acts only where all
+//! policies that match ask for the same, and enforce: Audit and Warn promise to change nothing.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::decide::{is_allowed, route};
+use super::eligibility::NodeView as _;
+use super::image::ImageName;
+use super::inventory::bits::Bits;
+use super::inventory::{Access, Inventory};
+use super::pod::{ContainerFacts, NodeTerm, Placement, PodFacts, PullPolicy};
+use super::policies::{Certainty, Entry, Policies};
+use super::policy::{Enforcement, PresenceScope, Rescue};
+use super::presence::{Ask, Sight, is_preloaded};
+use super::selector::{Operator, Requirement};
+use super::verdict::{Judged, Question, Subject};
+
+pub const HOSTNAME_LABEL: &str = "kubernetes.io/hostname";
+
+/// More would make the pod's affinity a list of the cluster.
+pub const MAX_HOLDERS: usize = 20;
+
+/// What to change in a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rescued {
+    /// Pin it to nodes that hold its images.
+    Pin(Pin),
+    /// Let these containers (places in `PodFacts::containers`) pull: `Never` becomes `IfNotPresent`.
+    Pull(Vec<usize>),
+}
+
+/// A requirement on nodes that holds beside all that the pod asks for already.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pin {
+    /// By name.
+    pub nodes: Vec<Arc<str>>,
+    /// By host name label: a `matchFields` takes one node only.
+    pub requirement: Requirement,
+    pub add_to: PinTo,
+}
+
+/// Where in the required node affinity the requirement goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PinTo {
+    /// There is no required node affinity: it becomes the one term.
+    NewTerm,
+    /// Into the `matchExpressions` of the terms at these places. Any of the terms suffices to the scheduler, so each must
+    /// have it; but for empty ones, which match no node and would then match some.
+    Terms(Vec<usize>),
+}
+
+impl Pin {
+    pub fn apply(&self, placement: &mut Placement) {
+        match &self.add_to {
+            PinTo::NewTerm => {
+                let term = NodeTerm { expressions: vec![self.requirement.clone()], fields: Vec::new() };
+                placement.required_affinity.get_or_insert_default().push(term);
+            }
+            PinTo::Terms(places) => {
+                let terms = placement.required_affinity.iter_mut().flatten();
+                for (_, term) in terms.enumerate().filter(|(place, _)| places.contains(place)) {
+                    term.expressions.push(self.requirement.clone());
+                }
+            }
+        }
+    }
+}
+
+impl Rescued {
+    /// The change, made to our own facts.
+    pub fn apply(&self, pod: &mut PodFacts) {
+        match self {
+            Self::Pin(pin) => pin.apply(&mut pod.placement),
+            Self::Pull(places) => {
+                let containers = pod.containers.iter_mut().enumerate();
+                for (_, container) in containers.filter(|(place, _)| places.contains(place)) {
+                    container.pull_policy = PullPolicy::IfNotPresent;
+                }
+            }
+        }
+    }
+}
+
+/// What would help the pod, if it needs help and the policies ask for it.
+pub fn rescue(
+    question: &Question<'_>,
+    policies: &Policies,
+    inventory: &Inventory,
+    now: Timestamp,
+) -> Option<Rescued> {
+    let pod = question.pod;
+    let is_new_unbound_pod = question.subject == Subject::Pod
+        && *question.judged == Judged::Every
+        && pod.placement.node_name.is_none();
+    let has_never = pod.containers.iter().any(|container| container.pull_policy == PullPolicy::Never);
+    if !is_new_unbound_pod || !has_never || !inventory.is_synced() {
+        return None;
+    }
+    let matching: Vec<(&Entry, Certainty)> = policies.matching(&pod.labels, question.namespace).collect();
+    let (first, _) = matching.first()?;
+    let wanted = first.policy.rescue;
+    let agree = matching.iter().all(|(entry, certainty)| {
+        *certainty == Certainty::Certain
+            && entry.policy.rescue == wanted
+            && entry.policy.enforcement == Enforcement::Enforce
+    });
+    if !agree {
+        return None;
+    }
+    let entries: Vec<&Entry> = matching.into_iter().map(|(entry, _)| entry).collect();
+    match wanted {
+        Rescue::None => None,
+        Rescue::PinToHolders => pin(question, &entries, inventory, now).map(Rescued::Pin),
+        Rescue::PullIfNotPresent => pull(question, &entries, inventory, now).map(Rescued::Pull),
+    }
+}
+
+/// The candidates, and those of them that hold all images of some containers without obstacle, under every policy.
+struct Common {
+    candidates: Bits,
+    holders: Bits,
+}
+
+fn common(
+    question: &Question<'_>,
+    entries: &[&Entry],
+    images: &[&ImageName],
+    inventory: &Inventory,
+    now: Timestamp,
+) -> Option<Common> {
+    let access = Access::of(question.pod);
+    let sight = Sight::new(inventory, route(question), images.iter().copied().map(Some), &access, now);
+    let of_policy = |entry: &&Entry| {
+        let policy = &entry.policy;
+        let nodes = inventory.select(&policy.nodes);
+        let asked = (0..).zip(images).map(|(index, name)| (index, is_preloaded(policy, name)));
+        let ask = Ask {
+            nodes_class: entry.nodes_class,
+            limit: policy.node_image_limit,
+            elastic: policy.presence.elastic,
+            images: asked.collect(),
+        };
+        Common { candidates: sight.candidates(&nodes), holders: sight.holders(&ask, &nodes) }
+    };
+    entries.iter().map(of_policy).reduce(|mut all, one| {
+        all.candidates.and(&one.candidates);
+        all.holders.and(&one.holders);
+        all
+    })
+}
+
+impl Common {
+    /// Wherever the pod lands, its images are there.
+    fn needs_no_help(&self) -> bool {
+        !self.candidates.is_empty() && self.candidates.is_subset(&self.holders)
+    }
+}
+
+fn pin(question: &Question<'_>, entries: &[&Entry], inventory: &Inventory, now: Timestamp) -> Option<Pin> {
+    let all = entries.iter().any(|entry| entry.policy.presence.scope == PresenceScope::All);
+    let counts = |container: &&ContainerFacts| match container.pull_policy {
+        PullPolicy::Never => true,
+        PullPolicy::IfNotPresent => all,
+        PullPolicy::Always => false,
+    };
+    let containers = question.pod.containers.iter().filter(counts);
+    // A reference that cannot be parsed runs nowhere: the verdict says so.
+    let images: Vec<&ImageName> = containers.map(|container| container.parsed.as_ref().ok()).collect::<Option<_>>()?;
+    let common = common(question, entries, &images, inventory, now)?;
+    if common.needs_no_help() {
+        return None;
+    }
+    let holders = chosen(question.pod, &common.holders, inventory);
+    if holders.is_empty() {
+        return None;
+    }
+    let (nodes, hosts): (Vec<Arc<str>>, BTreeSet<String>) = holders.into_iter().unzip();
+    let add_to = match &question.pod.placement.required_affinity {
+        None => PinTo::NewTerm,
+        Some(terms) => {
+            let is_empty = |term: &NodeTerm| term.expressions.is_empty() && term.fields.is_empty();
+            let places = terms.iter().enumerate().filter(|(_, term)| !is_empty(term));
+            PinTo::Terms(places.map(|(place, _)| place).collect())
+        }
+    };
+    let requirement = Requirement { key: HOSTNAME_LABEL.to_owned(), operator: Operator::In(hosts) };
+    Some(Pin { nodes, requirement, add_to })
+}
+
+/// At most [`MAX_HOLDERS`] with their host names, by node name. Of more, another choice for each pod, so that not all
+/// pods are pinned to the same few; the same choice each time it is asked.
+fn chosen(pod: &PodFacts, holders: &Bits, inventory: &Inventory) -> Vec<(Arc<str>, String)> {
+    let named = inventory.first_named(holders, usize::MAX);
+    let mut choice: Vec<(u64, Arc<str>, String)> = named
+        .into_iter()
+        .filter_map(|(slot, name)| {
+            let host = inventory.view(slot)?.label(HOSTNAME_LABEL)?;
+            // A host name that two nodes share would let the pod onto one that does not hold its images.
+            let unique = inventory.with_label(HOSTNAME_LABEL, host)?.len() == 1;
+            unique.then(|| (lot(pod, name), Arc::clone(name), host.to_owned()))
+        })
+        .collect();
+    choice.sort_unstable();
+    choice.truncate(MAX_HOLDERS);
+    choice.sort_unstable_by(|(_, a, _), (_, b, _)| a.cmp(b));
+    choice.into_iter().map(|(_, name, host)| (name, host)).collect()
+}
+
+/// A lot that depends on the pod and the node alone (FNV-1a): equal on all replicas and releases.
+fn lot(pod: &PodFacts, node: &str) -> u64 {
+    const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+    const PRIME: u64 = 0x0100_0000_01b3;
+    let owner = pod.owner.as_ref().map_or("", |owner| owner.uid.as_str());
+    let labels = pod.labels.iter().flat_map(|(key, value)| [key.as_str(), value.as_str()]);
+    let texts = [pod.namespace.as_str(), pod.name.as_str(), owner].into_iter().chain(labels).chain([node]);
+    // The zero byte ends each text, so that their borders count.
+    let bytes = texts.flat_map(|text| text.bytes().chain([0]));
+    bytes.fold(OFFSET, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME))
+}
+
+/// The loosening is bounded by the allowlists: every policy has one, and each permits the image.
+fn pull(question: &Question<'_>, entries: &[&Entry], inventory: &Inventory, now: Timestamp) -> Option<Vec<usize>> {
+    let may_pull = |name: &ImageName| {
+        name.reference().is_some()
+            && entries.iter().all(|entry| entry.policy.allowed_images.is_some() && is_allowed(&entry.policy, name))
+    };
+    let never = question.pod.containers.iter().enumerate();
+    let never = never.filter(|(_, container)| container.pull_policy == PullPolicy::Never);
+    let images: Vec<(usize, &ImageName)> = never
+        .filter_map(|(place, container)| Some((place, container.parsed.as_ref().ok()?)))
+        .filter(|(_, name)| may_pull(name))
+        .collect();
+    if images.is_empty() {
+        return None;
+    }
+    let names: Vec<&ImageName> = images.iter().map(|(_, name)| *name).collect();
+    if common(question, entries, &names, inventory, now)?.needs_no_help() {
+        return None;
+    }
+    Some(images.into_iter().map(|(place, _)| place).collect())
+}
