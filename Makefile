@@ -54,8 +54,8 @@ check: ## the quick door: format, lints, unit tests, licences, generated manifes
 	cargo test $(CARGO_FLAGS) --workspace --lib --bins
 	@if cargo deny --version >/dev/null 2>&1; then echo cargo deny check; cargo deny --locked check; \
 	else echo 'check: cargo-deny is not installed, so licences and advisories are NOT checked (cargo install cargo-deny)'; fi
-	@echo 'check: manifests/crds.yaml is what the types generate'
-	@cargo run $(CARGO_FLAGS) --quiet --bin pullguard -- crds | diff --unified manifests/crds.yaml -
+	@echo 'check: manifests/base/crds.yaml is what the types generate'
+	@cargo run $(CARGO_FLAGS) --quiet --bin pullguard -- crds | diff --unified manifests/base/crds.yaml -
 
 bench: ## measure
 	cargo bench --locked

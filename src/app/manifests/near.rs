@@ -2,6 +2,10 @@
 
 /// The nearest of the known words, if it is near enough to have been meant: another case, or at most two letters wrong.
 pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    // No field has so long a name, and the work grows with the length.
+    if word.len() > 64 {
+        return None;
+    }
     let bound = if word.chars().count() < 5 { 1 } else { 2 };
     let lower = word.to_lowercase();
     let distances = known.into_iter().map(|near| (distance(&lower, &near.to_lowercase()), near));

@@ -30,6 +30,11 @@ impl ImageClock {
         self.since.max(self.floor)
     }
 
+    /// How long one pod has waited, of the time that counts.
+    pub fn waited_by(&self, trouble: &Trouble, now: Moment) -> Duration {
+        now.since(trouble.since.max(self.floor))
+    }
+
     pub fn waited(&self, now: Moment) -> Duration {
         now.since(self.since())
     }

@@ -110,11 +110,13 @@ const fn wait(waits: Waits, until: Option<Moment>) -> Ruling {
 }
 
 /// Judges one trouble. `None`: no cause was ever told, so there is no class to speak of.
-pub(super) fn judge(bench: &Bench<'_>, trouble: &Trouble, clock: &ImageClock, reach: Reach<'_>) -> Option<Judged> {
-    let node = match reach {
-        Reach::Like(pod) => pod.placement.node_name.as_deref(),
-        Reach::Itself { node, .. } => Some(node),
-    };
+pub(super) fn judge(
+    bench: &Bench<'_>,
+    trouble: &Trouble,
+    clock: &ImageClock,
+    reach: Reach<'_>,
+    node: Option<&str>,
+) -> Option<Judged> {
     let (class, permanence, doubt) = classify_here(bench.nodes, trouble, node, bench.wall)?;
     let ruling = rule(bench, trouble, clock, reach, node, (class, permanence, doubt));
     Some(Judged { class, permanence, ruling })

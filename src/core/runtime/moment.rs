@@ -46,6 +46,17 @@ pub fn later(at: Timestamp, by: Duration) -> Timestamp {
     at.checked_add(by).unwrap_or(Timestamp::MAX)
 }
 
+/// A time as the API keeps it, in whole seconds: the one before.
+pub fn whole_second(at: Timestamp) -> Timestamp {
+    Timestamp::from_second(at.as_second() - i64::from(at.subsec_nanosecond() < 0)).unwrap_or(at)
+}
+
+/// The next whole second: what a clock is made of again must not be earlier than it was.
+pub fn next_second(at: Timestamp) -> Timestamp {
+    let down = whole_second(at);
+    if down == at { at } else { later(down, Duration::from_secs(1)) }
+}
+
 #[derive(Clone, Debug, Default)]
 pub struct Pace {
     wall: Option<Timestamp>,

@@ -1,0 +1,199 @@
+//! What is kept of a task in trouble.
+//!
+//! Enters: what its pods, its owner and its record tell. Leaves: the clocks of its images, its attempts, and which steps
+//! are done. All of it can be made again from pods, owner and record, only later.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use super::super::cause::Permanence;
+use super::super::image::ImageName;
+use super::super::pod::PodFacts;
+use super::clock::ImageClock;
+use super::effect::{FailureState, Record, RecordedFailure};
+use super::moment::{Moment, Pace};
+use super::rules::Rules;
+use super::sight::RecordSight;
+use super::symptoms::image_key;
+use super::task::Task;
+
+/// As the record keeps.
+pub(super) const MOST_FAILURES: usize = 10;
+pub(super) const MOST_COUNTED: usize = 100;
+
+#[derive(Clone, Debug)]
+pub(super) struct TaskEntry {
+    pub task: Task,
+    pub record_name: String,
+    /// Of all policies that match any of its pods; of the last ones where it has none now.
+    pub rules: Option<Rules>,
+    /// Some policy may match or not: its namespace's labels are not known. Nothing is done meanwhile.
+    pub unsure: bool,
+    /// Uids of pods in the ledger.
+    pub pods: BTreeSet<String>,
+    pub clocks: BTreeMap<String, ImageClock>,
+    /// What was last told of each image.
+    pub failures: BTreeMap<String, RecordedFailure>,
+    pub attempts: u32,
+    pub counted: VecDeque<String>,
+    /// In all, also what the record does not say yet.
+    pub collected: u32,
+    pub collected_told: u32,
+    pub record: Option<RecordSight>,
+    /// When a record of `Retrying` was last written.
+    pub recorded_at: Option<Moment>,
+    /// One of its pods, for where the others can go.
+    pub sample: Option<PodFacts>,
+    pub steps: Steps,
+    /// Nothing in sequence is tried before.
+    pub retry_at: Moment,
+    /// In a row, for the back-off.
+    pub setbacks: u32,
+    /// When to look at it again, if nothing changes.
+    pub wake: Moment,
+    pub dirty: bool,
+    /// Since when no pod of it is in trouble.
+    pub idle_since: Option<Moment>,
+    /// An image came, or a container of it started: the failure is over.
+    pub over: bool,
+    /// A denied Job on its way to be failed: the conviction that admission gave.
+    pub denied: Option<Box<Record>>,
+}
+
+/// What was done for the present failure.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Steps {
+    pub marked: bool,
+    /// `FailureTarget` is set, by us or by others, or the Job is over anyway.
+    pub owner_failed: bool,
+    /// The Job must not be ended as a whole: a pod of it ran.
+    pub only_pods: bool,
+    /// Nothing can be done to the owner: it is told about only.
+    pub hands_off: bool,
+    /// The owner is gone.
+    pub owner_gone: bool,
+    /// Events that were emitted, by what they tell.
+    pub told: BTreeSet<String>,
+    pub counted_as_failed: bool,
+    pub collect_told_at: Option<Moment>,
+}
+
+impl TaskEntry {
+    pub fn new(task: Task, now: Moment) -> Self {
+        let record_name = task.record_name();
+        Self {
+            task,
+            record_name,
+            rules: None,
+            unsure: false,
+            pods: BTreeSet::new(),
+            clocks: BTreeMap::new(),
+            failures: BTreeMap::new(),
+            attempts: 0,
+            counted: VecDeque::new(),
+            collected: 0,
+            collected_told: 0,
+            record: None,
+            recorded_at: None,
+            sample: None,
+            steps: Steps::default(),
+            retry_at: now,
+            setbacks: 0,
+            wake: now,
+            dirty: true,
+            idle_since: None,
+            over: false,
+            denied: None,
+        }
+    }
+
+    /// Takes over a record: the first time all that it remembers, later only where it stands.
+    pub fn remember(&mut self, sight: RecordSight, pace: &Pace) {
+        let known = self.record.as_ref().is_some_and(|known| known.uid == sight.uid);
+        let record = &sight.record;
+        if !known {
+            self.collected = self.collected.max(record.pods_collected);
+            self.collected_told = self.collected_told.max(record.pods_collected);
+            if record.state != FailureState::Resolved {
+                self.attempts = self.attempts.max(record.attempts);
+                for uid in &record.counted_pods {
+                    self.note_counted(uid);
+                }
+                for failure in &record.failures {
+                    self.remember_failure(failure, pace);
+                }
+            }
+        }
+        self.record = Some(sight);
+        self.dirty = true;
+    }
+
+    fn remember_failure(&mut self, failure: &RecordedFailure, pace: &Pace) {
+        let key = key_of(&failure.image);
+        let first = failure.first_seen.map_or(pace.now(), |at| pace.at(at));
+        let firm = match failure.permanence {
+            Permanence::Permanent | Permanence::Unclear => failure.last_seen.map(|at| pace.at(at)),
+            Permanence::Transient => None,
+        };
+        let clock = self.clocks.entry(key.clone()).or_insert_with(|| ImageClock::new(first, pace.now()));
+        clock.remember(first, firm);
+        self.failures.entry(key).or_insert_with(|| failure.clone());
+    }
+
+    pub fn note_counted(&mut self, uid: &str) {
+        if !self.counted.iter().any(|known| known == uid) {
+            if self.counted.len() >= MOST_COUNTED {
+                self.counted.pop_front();
+            }
+            self.counted.push_back(uid.to_owned());
+        }
+    }
+
+    /// Counts a pod as an attempt, once.
+    pub fn count(&mut self, uid: &str) -> bool {
+        if self.counted.iter().any(|known| known == uid) {
+            return false;
+        }
+        self.note_counted(uid);
+        self.attempts = self.attempts.saturating_add(1);
+        true
+    }
+
+    /// Everything starts anew: a person deleted the record, or the failure is over.
+    pub fn forget_all(&mut self, now: Moment) {
+        for clock in self.clocks.values_mut() {
+            clock.restart(now);
+        }
+        self.clocks.retain(|_, clock| clock.open);
+        let clocks = &self.clocks;
+        self.failures.retain(|key, _| clocks.contains_key(key));
+        self.attempts = 0;
+        self.counted.clear();
+        self.collected = 0;
+        self.collected_told = 0;
+        self.record = None;
+        self.recorded_at = None;
+        self.steps = Steps::default();
+        self.over = false;
+        self.denied = None;
+        self.dirty = true;
+    }
+
+    /// The record that says that the task has failed for good.
+    pub fn permanent(&self) -> Option<&Record> {
+        let sight = self.record.as_ref()?;
+        (sight.record.state == FailureState::PermanentlyFailed && !sight.deleting).then_some(&sight.record)
+    }
+
+    pub fn set_back(&mut self, now: Moment) {
+        self.setbacks = self.setbacks.saturating_add(1);
+        let seconds = 1_u64 << self.setbacks.saturating_sub(1).min(6);
+        self.retry_at = now.plus(Duration::from_secs(seconds.min(60)));
+        self.wake = self.wake.min(self.retry_at);
+    }
+}
+
+/// The key of an image as it is written.
+pub(super) fn key_of(written: &str) -> String {
+    image_key(ImageName::parse(written).ok().as_ref(), written)
+}

@@ -1,0 +1,504 @@
+//! One plan: every task that asks for it is looked at, and its next step is taken.
+//!
+//! Enters: the ledger, the time, the snapshots of the other halves. Leaves: a `Plan`. What a step is, is in `acts`; here
+//! is who gets one, and what is bounded.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::super::image::ImageName;
+use super::super::policies::Certainty;
+use super::super::policy::{FailOwner, Policy};
+use super::super::reason::Reason;
+use super::brake::{Change, Level, Place};
+use super::caps::Hit;
+use super::denied::Next;
+use super::effect::{Effect, EffectId, EventAction, EventDraft, EventType, ObjectRef, Planned};
+use super::entry::TaskEntry;
+use super::ledger::{Flight, Ledger, Step};
+use super::moment::{LONGEST_STEP, Moment};
+use super::plan::{Plan, Setting};
+use super::pods::{Fate, SILENCE};
+use super::rules::Rules;
+use super::sight::OwnerSight;
+use super::task::{Above, Identity, Task, TaskId, identify};
+
+/// How often everything is looked at, changed or not.
+const LOOK_THROUGH: Duration = Duration::from_secs(30);
+/// After this an outcome is no longer awaited.
+const LOST: Duration = Duration::from_secs(60);
+/// Owners are read again before anything is concluded from them.
+pub(super) const OWNER_FRESH: Duration = Duration::from_secs(10);
+/// Between two Events about one cap.
+const CAP_TOLD: Duration = Duration::from_secs(600);
+/// A plan that hit its own bound is followed by another soon.
+const SOON: Duration = Duration::from_secs(1);
+
+/// What a plan is made under.
+#[derive(Clone, Copy)]
+pub(super) struct Cx<'a> {
+    pub setting: Setting<'a>,
+    pub now: Moment,
+    pub wall: Timestamp,
+}
+
+/// What a plan is made of.
+#[derive(Debug, Default)]
+pub(super) struct Out {
+    pub effects: Vec<Planned>,
+    pub wake: Option<Moment>,
+    pub hits: BTreeSet<Hit>,
+    /// All of them are looked at, so what they watch is gathered anew.
+    pub everything: bool,
+}
+
+impl Out {
+    pub fn wake(&mut self, at: Moment) {
+        self.wake = Some(self.wake.map_or(at, |known| known.min(at)));
+    }
+}
+
+/// Which rules hold for a pod.
+enum Governance {
+    None,
+    Unsure,
+    Rules(Box<Rules>),
+}
+
+impl Ledger {
+    /// What is to be done now.
+    pub fn plan(&mut self, now: Timestamp, setting: &Setting<'_>) -> Plan {
+        let moment = self.tick(now);
+        let cx = Cx { setting: *setting, now: moment, wall: now };
+        self.acts.begin_plan(moment);
+        self.tells.begin_plan(moment);
+        self.flights.retain(|_, flight| moment.since(flight.since) < LOST);
+        let mut out = Out::default();
+        let everything = self.looked_through.is_none_or(|last| moment.since(last) >= LOOK_THROUGH);
+        if everything {
+            self.looked_through = Some(moment);
+            self.dirty_pods.extend(self.pods.keys().cloned());
+            out.everything = true;
+        }
+        self.count_waiting(moment);
+        self.assign_pods(&cx, &mut out);
+        self.work_brakes(&cx, everything, &mut out);
+        self.heed_starts(&cx);
+        self.work_denied(&cx, &mut out);
+        self.work_tasks(&cx, everything, &mut out);
+        if everything {
+            self.tidy(moment);
+        }
+        self.tell_caps(&cx, &mut out);
+        let stuck_pods = self.pods.values().filter(|pod| pod.is_stuck()).count();
+        Plan {
+            recheck_after: self.recheck(moment, &out),
+            effects: out.effects,
+            counters: std::mem::take(&mut self.counters),
+            brakes: self.brakes.reports(moment),
+            stuck_pods,
+        }
+    }
+
+    fn recheck(&self, now: Moment, out: &Out) -> Option<Duration> {
+        let longest = LONGEST_STEP / 2;
+        let pending = !self.pods.is_empty() || !self.tasks.is_empty() || out.wake.is_some() || !self.flights.is_empty();
+        let soonest = self.tasks.values().map(|task| task.wake).chain(out.wake).min();
+        let capped = (!out.hits.is_empty()).then_some(SOON);
+        let next = soonest.map_or(longest, |at| at.since(now)).min(capped.unwrap_or(longest));
+        pending.then(|| next.clamp(Duration::from_millis(20), longest))
+    }
+
+    fn count_waiting(&mut self, now: Moment) {
+        for pod in self.pods.values_mut() {
+            if pod.is_stuck() {
+                let class = pod.told().find_map(super::pods::Trouble::class);
+                self.counters.wait(class, now.since(pod.waited_to));
+            }
+            pod.waited_to = now;
+        }
+    }
+
+    fn govern(cx: &Cx<'_>, pod: &super::super::pod::PodFacts) -> Governance {
+        let namespace = (cx.setting.namespaces)(&pod.namespace);
+        let mut matching: Vec<&Policy> = Vec::new();
+        for (entry, certainty) in cx.setting.policies.matching(&pod.labels, &namespace) {
+            match certainty {
+                Certainty::Certain => matching.push(&entry.policy),
+                Certainty::Possible => return Governance::Unsure,
+            }
+        }
+        Rules::most_cautious(&matching).map_or(Governance::None, |rules| Governance::Rules(Box::new(rules)))
+    }
+
+    fn above(&self, owner: &super::super::pod::OwnerRef) -> Above {
+        match self.owners.get(&owner.uid).map(|known| &known.sight) {
+            None => Above::Unasked,
+            Some(OwnerSight::NotFound { .. } | OwnerSight::Unreadable { .. }) => Above::Nobody,
+            Some(OwnerSight::Found(facts)) => facts.controller.clone().map_or(Above::Nobody, Above::Controller),
+        }
+    }
+
+    /// Finds the task of each pod that changed.
+    fn assign_pods(&mut self, cx: &Cx<'_>, out: &mut Out) {
+        for uid in std::mem::take(&mut self.dirty_pods) {
+            let Some(pod) = self.pods.get(&uid) else { continue };
+            let task = match Self::govern(cx, &pod.sight.facts) {
+                Governance::None => None,
+                Governance::Unsure => {
+                    // Neither acted upon nor forgotten: it is asked again when the namespace is known.
+                    self.leave_task(&uid);
+                    if self.pods.get(&uid).is_some_and(|pod| pod.fate != Fate::Open) {
+                        self.pods.remove(&uid);
+                    }
+                    continue;
+                }
+                Governance::Rules(rules) => match identify(&pod.sight.facts, &uid, &rules, &|owner| self.above(owner)) {
+                    Identity::Task(task) => Some((task, rules)),
+                    Identity::Ask(owner) => {
+                        let namespace = pod.sight.facts.namespace.clone();
+                        self.dirty_pods.insert(uid);
+                        self.look_up(out, None, namespace, owner, cx.now);
+                        continue;
+                    }
+                },
+            };
+            let Some((task, rules)) = task else {
+                // No policy, no act: not even a memory.
+                self.leave_task(&uid);
+                if self.pods.get(&uid).is_some_and(|pod| pod.fate != Fate::Open) {
+                    self.pods.remove(&uid);
+                }
+                continue;
+            };
+            self.join_task(&uid, task, *rules, cx.now);
+        }
+    }
+
+    fn leave_task(&mut self, uid: &str) {
+        let Some(id) = self.pods.get_mut(uid).and_then(|pod| pod.task.take()) else { return };
+        if let Some(task) = self.tasks.get_mut(&id) {
+            task.pods.remove(uid);
+            task.dirty = true;
+        }
+    }
+
+    fn join_task(&mut self, uid: &str, task: Task, rules: Rules, now: Moment) {
+        if self.pods.get(uid).is_some_and(|pod| pod.task.as_ref().is_some_and(|id| *id != task.id)) {
+            self.leave_task(uid);
+        }
+        let Some(pod) = self.pods.get_mut(uid) else { return };
+        pod.task = Some(task.id.clone());
+        let record = (task.id.namespace.clone(), task.record_name());
+        self.records.insert(record, task.id.clone());
+        let entry = self.tasks.entry(task.id.clone()).or_insert_with(|| TaskEntry::new(task.clone(), now));
+        // A record alone does not tell whether its owner's kind is listed.
+        entry.task.kind = task.kind;
+        entry.pods.insert(uid.to_owned());
+        entry.dirty |= pod.dirty || entry.rules.as_ref() != Some(&rules);
+        pod.dirty = false;
+        // The pods of a task nearly always have the same labels; where not, the rules that were strict stay until a look
+        // through finds them gone.
+        entry.rules = Some(rules);
+        if entry.sample.is_none() {
+            entry.sample = Some(pod.sight.facts.clone());
+        }
+    }
+
+    fn work_brakes(&mut self, cx: &Cx<'_>, everything: bool, out: &mut Out) {
+        if everything {
+            for pod in self.pods.values().filter(|pod| pod.fate == Fate::Open) {
+                for trouble in pod.told() {
+                    self.brakes.failed(&trouble.failure(pod.sight.node.as_deref()), cx.now);
+                }
+            }
+            for (policy, image) in self.denied.by_policy() {
+                self.brakes.denied(policy, image, cx.now);
+            }
+        }
+        for Change { report, before } in self.brakes.update(cx.now) {
+            let released = before == Level::Outage;
+            if released {
+                self.restart_clocks(&report.place, cx.now);
+            }
+            if released || report.level == Level::Outage {
+                self.tell_brake(&report.place, released, report.failing_images, report.failing_nodes, cx, out);
+            }
+        }
+    }
+
+    /// What was counted while a registry or a node was out says nothing of the tasks.
+    fn restart_clocks(&mut self, place: &Place, now: Moment) {
+        match place {
+            Place::Registry(host) => {
+                for task in self.tasks.values_mut() {
+                    for (key, clock) in &mut task.clocks {
+                        let of_host = ImageName::parse(key).is_ok_and(|name| {
+                            name.reference().is_some_and(|reference| reference.registry() == host)
+                        });
+                        let held = task.failures.get(key).is_none_or(|failure| failure.class.goes_through_brake());
+                        if of_host && held {
+                            clock.restart(now);
+                            task.dirty = true;
+                        }
+                    }
+                }
+            }
+            Place::Node(node) => {
+                for pod in self.pods.values().filter(|pod| pod.sight.node.as_ref() == Some(node)) {
+                    let Some(task) = pod.task.as_ref().and_then(|id| self.tasks.get_mut(id)) else { continue };
+                    for trouble in pod.troubles.values() {
+                        if let Some(clock) = task.clocks.get_mut(&trouble.image_key) {
+                            clock.restart(now);
+                            task.dirty = true;
+                        }
+                    }
+                }
+            }
+            Place::Policy(policy) => self.denied.restart(policy, now),
+        }
+    }
+
+    fn tell_brake(&mut self, place: &Place, released: bool, images: usize, nodes: usize, cx: &Cx<'_>, out: &mut Out) {
+        let (what, regarding) = match place {
+            Place::Registry(host) => (format!("registry {host}"), self.own_object()),
+            Place::Node(node) => (format!("node {node}"), cluster_object("v1", "Node", node)),
+            Place::Policy(policy) => (
+                format!("policy {policy}"),
+                cluster_object("pullguard.dev/v1alpha1", "NodeImagePolicy", policy),
+            ),
+        };
+        let (reason, event_type, text) = if released {
+            let text = format!("brake released for {what}: the grace of its failures starts anew");
+            (Reason::BrakeReleased, EventType::Normal, text)
+        } else {
+            let text = format!(
+                "brake engaged for {what}: {images} images and {nodes} nodes fail at once; nothing is declared permanent"
+            );
+            (Reason::BrakeEngaged, EventType::Warning, text)
+        };
+        let key = format!("{}/{what}/{}", reason.as_str(), cx.wall.as_second() / 60);
+        let draft = EventDraft {
+            namespace: CLUSTER_EVENTS.to_owned(),
+            event_type,
+            reason,
+            action: EventAction::Brake,
+            regarding,
+            related: None,
+            note: super::notes::note(false, &text),
+            key: key.clone(),
+        };
+        self.emit(out, key, None, CLUSTER_EVENTS, Step::Announce, Effect::EmitEvent(draft), cx.now);
+    }
+
+    /// Starts of containers of images that tasks fail on.
+    fn heed_starts(&mut self, cx: &Cx<'_>) {
+        if std::mem::take(&mut self.notes_lost) {
+            for task in self.tasks.values_mut() {
+                task.clocks.values_mut().for_each(|clock| clock.restart(cx.now));
+                task.dirty = true;
+            }
+        }
+        for ((_, _, _), note) in std::mem::take(&mut self.notes) {
+            let Governance::Rules(rules) = Self::govern(cx, &note.pod) else { continue };
+            let identity = identify(&note.pod, &note.uid, &rules, &|owner| self.above(owner));
+            let Identity::Task(task) = identity else { continue };
+            let pace = &self.pace;
+            if let Some(entry) = self.tasks.get_mut(&task.id) {
+                entry.heed_start(&note, pace, cx.now);
+            }
+        }
+    }
+
+    fn work_denied(&mut self, cx: &Cx<'_>, out: &mut Out) {
+        let limits = cx.setting.policies.iter().any(|entry| entry.policy.runtime.fail_denied_after.is_some());
+        if !limits {
+            return;
+        }
+        let limit = |pod: &super::super::pod::PodFacts| match Self::govern(cx, pod) {
+            Governance::None | Governance::Unsure => None,
+            Governance::Rules(rules) => match rules.fail_owner {
+                FailOwner::Job => rules.fail_denied_after,
+                FailOwner::None | FailOwner::Pod => None,
+            },
+        };
+        let brakes = &self.brakes;
+        let braked = |marks: &[super::sight::PolicyMark]| {
+            marks.iter().any(|mark| brakes.level(&Place::Policy(mark.name.clone())) == Level::Outage)
+        };
+        for next in self.denied.next(cx.now, &limit, &braked) {
+            match next {
+                Next::Wait(at) => out.wake(at),
+                Next::Judge { namespace, job } => {
+                    let (id, uid) = (format!("judge/{}", job.uid), job.uid.clone());
+                    let effect = Effect::JudgeTemplate { namespace: namespace.clone(), job };
+                    self.emit(out, id, None, &namespace, Step::Judge { uid }, effect, cx.now);
+                    out.wake(cx.now.plus(SOON));
+                }
+                Next::Fail(denied) => {
+                    let Governance::Rules(rules) = Self::govern(cx, &denied.pod) else { continue };
+                    self.fail_denied(*denied, *rules, cx);
+                }
+            }
+        }
+    }
+
+    fn work_tasks(&mut self, cx: &Cx<'_>, everything: bool, out: &mut Out) {
+        let due: Vec<TaskId> = self
+            .tasks
+            .iter()
+            .filter(|(_, task)| everything || task.dirty || task.wake <= cx.now)
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in due {
+            // Taken out, so that the rest of the ledger can be asked while the task is worked on.
+            let Some(mut entry) = self.tasks.remove(&id) else { continue };
+            entry.dirty = false;
+            entry.wake = cx.now.plus(LOOK_THROUGH);
+            if self.advance(&mut entry, cx, out) {
+                self.tasks.insert(id, entry);
+            } else {
+                self.records.remove(&(id.namespace.clone(), entry.record_name.clone()));
+            }
+        }
+    }
+
+    /// Drops what nothing refers to any more.
+    fn tidy(&mut self, now: Moment) {
+        let mut watched = std::collections::BTreeMap::<String, BTreeSet<String>>::new();
+        for (id, task) in &self.tasks {
+            if !task.clocks.is_empty() || !task.failures.is_empty() {
+                let of_namespace = watched.entry(id.namespace.clone()).or_default();
+                of_namespace.extend(task.clocks.keys().chain(task.failures.keys()).cloned());
+            }
+        }
+        for pod in self.pods.values() {
+            let of_namespace = watched.entry(pod.sight.facts.namespace.clone()).or_default();
+            of_namespace.extend(pod.troubles.values().map(|trouble| trouble.image_key.clone()));
+        }
+        watched.retain(|_, images| !images.is_empty());
+        self.watched = watched;
+        let owners: BTreeSet<&str> =
+            self.tasks.values().filter_map(|task| task.task.owner()).map(|owner| owner.uid.as_str()).collect();
+        let of_pods: BTreeSet<&str> = self
+            .pods
+            .values()
+            .filter_map(|pod| pod.sight.facts.owner.as_ref())
+            .map(|owner| owner.uid.as_str())
+            .collect();
+        self.owners.retain(|uid, known| {
+            owners.contains(uid.as_str()) || of_pods.contains(uid.as_str()) || now.since(known.read_at) < SILENCE
+        });
+        self.cap_told.retain(|_, told| now.since(*told) < CAP_TOLD);
+        let known: BTreeSet<&str> = self.escalated.iter().map(String::as_str).collect();
+        // As bounded as the records that it is made of, but for those that are gone.
+        if known.len() > 4 * (self.tasks.len() + 256) {
+            self.escalated.clear();
+        }
+    }
+
+    pub(super) fn look_up(
+        &mut self,
+        out: &mut Out,
+        task: Option<&TaskId>,
+        namespace: String,
+        owner: super::super::pod::OwnerRef,
+        now: Moment,
+    ) {
+        let (id, uid) = (format!("look-up/{}", owner.uid), owner.uid.clone());
+        let effect = Effect::LookUpOwner { namespace: namespace.clone(), owner };
+        self.emit(out, id, task, &namespace, Step::LookUp { uid }, effect, now);
+    }
+
+    /// Puts an effect into the plan, unless it is on its way or a cap is hit.
+    #[expect(clippy::too_many_arguments, reason = "one effect with its address; a struct would be built for this call alone")]
+    pub(super) fn emit(
+        &mut self,
+        out: &mut Out,
+        id: String,
+        task: Option<&TaskId>,
+        namespace: &str,
+        step: Step,
+        effect: Effect,
+        now: Moment,
+    ) -> bool {
+        let id = EffectId(id);
+        if self.flights.contains_key(&id) {
+            return false;
+        }
+        let caps = self.settings.caps;
+        let spent = match &effect {
+            Effect::FailJob { .. } | Effect::FailPod { .. } | Effect::DeletePod { .. } => {
+                self.acts.spend(&caps.acts, namespace, now)
+            }
+            Effect::LookUpOwner { .. }
+            | Effect::JudgeTemplate { .. }
+            | Effect::WriteRecord { .. }
+            | Effect::RemoveRecord { .. }
+            | Effect::MarkOwner { .. }
+            | Effect::EmitEvent(_) => self.tells.spend(&caps.notes, namespace, now),
+        };
+        if let Err(hit) = spent {
+            self.counters.capped = self.counters.capped.saturating_add(1);
+            out.hits.insert(hit);
+            return false;
+        }
+        self.flights.insert(id.clone(), Flight { task: task.cloned(), step, since: now });
+        out.effects.push(Planned { id, effect });
+        true
+    }
+
+    fn tell_caps(&mut self, cx: &Cx<'_>, out: &mut Out) {
+        for hit in std::mem::take(&mut out.hits) {
+            let (what, namespace) = match &hit {
+                // Followed by the next plan within a second: nobody needs to know.
+                Hit::Plan => {
+                    out.hits.insert(hit);
+                    continue;
+                }
+                Hit::Namespace(namespace) => (format!("namespace {namespace}"), Some(namespace.clone())),
+                Hit::Cluster => ("the cluster".to_owned(), None),
+            };
+            out.hits.insert(hit);
+            if self.cap_told.get(&what).is_some_and(|told| cx.now.since(*told) < CAP_TOLD) {
+                continue;
+            }
+            self.cap_told.insert(what.clone(), cx.now);
+            let regarding = namespace.as_deref().map_or_else(|| self.own_object(), |name| cluster_object("v1", "Namespace", name));
+            let key = format!("cap/{what}/{}", cx.wall.as_second() / 600);
+            // Beside the caps: it is one in ten minutes, and it is about them.
+            let draft = EventDraft {
+                namespace: CLUSTER_EVENTS.to_owned(),
+                event_type: EventType::Warning,
+                reason: Reason::CapReached,
+                action: EventAction::Cap,
+                regarding,
+                related: None,
+                note: super::notes::note(false, &format!("the bound on effects a minute was hit for {what}: the rest follows later")),
+                key: key.clone(),
+            };
+            let id = EffectId(key);
+            self.flights.insert(id.clone(), Flight { task: None, step: Step::Announce, since: cx.now });
+            out.effects.push(Planned { id, effect: Effect::EmitEvent(draft) });
+        }
+    }
+
+    fn own_object(&self) -> ObjectRef {
+        cluster_object("v1", "Namespace", &self.settings.own_namespace)
+    }
+}
+
+/// Where the API server wants Events about cluster-scoped objects.
+const CLUSTER_EVENTS: &str = "default";
+
+fn cluster_object(api_version: &str, kind: &str, name: &str) -> ObjectRef {
+    ObjectRef {
+        api_version: api_version.to_owned(),
+        kind: kind.to_owned(),
+        namespace: String::new(),
+        name: name.to_owned(),
+        uid: String::new(),
+    }
+}

@@ -1,0 +1,11 @@
+//! The only rooms with sockets, clients, time and randomness.
+//!
+//! Enters: the API server's watches and reviews. Leaves: answers, and the effects that the core planned. It must not
+//! decide anything: what is to be said or done comes from `crate::core` as a value.
+
+pub mod certificates;
+pub mod probes;
+pub mod registration;
+pub mod tls;
+pub mod webhook;
+pub mod world;

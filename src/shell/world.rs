@@ -1,0 +1,113 @@
+//! What both halves share: the inventory, the policies, the namespaces' labels and the failed tasks, as they are now.
+//!
+//! Enters: what the watches bring. Leaves: short looks under a lock that is never held across an await.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use arc_swap::ArcSwap;
+use jiff::Timestamp;
+
+use crate::core::decide::decide;
+use crate::core::inventory::{Inventory, InventorySettings};
+use crate::core::namespace::NamespaceFacts;
+use crate::core::policies::Policies;
+use crate::core::refusal::Refusals;
+use crate::core::rescue::{Rescued, rescue};
+use crate::core::selector::Labels;
+use crate::core::verdict::{Question, Verdict};
+
+/// The shared world of one replica.
+#[derive(Debug)]
+pub struct World<R> {
+    inventory: RwLock<Inventory>,
+    policies: ArcSwap<Policies>,
+    namespaces: RwLock<BTreeMap<String, Labels>>,
+    refusals: RwLock<R>,
+    policies_synced: AtomicBool,
+    namespaces_synced: AtomicBool,
+}
+
+impl<R: Refusals + Default> World<R> {
+    pub fn new(settings: InventorySettings) -> Self {
+        Self {
+            inventory: RwLock::new(Inventory::new(settings)),
+            policies: ArcSwap::default(),
+            namespaces: RwLock::default(),
+            refusals: RwLock::default(),
+            policies_synced: AtomicBool::new(false),
+            namespaces_synced: AtomicBool::new(false),
+        }
+    }
+
+    pub fn read_inventory<T>(&self, look: impl FnOnce(&Inventory) -> T) -> T {
+        look(&self.inventory.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub fn change_inventory<T>(&self, change: impl FnOnce(&mut Inventory) -> T) -> T {
+        change(&mut self.inventory.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub fn read_refusals<T>(&self, look: impl FnOnce(&R) -> T) -> T {
+        look(&self.refusals.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub fn change_refusals<T>(&self, change: impl FnOnce(&mut R) -> T) -> T {
+        change(&mut self.refusals.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub fn policies(&self) -> Arc<Policies> {
+        self.policies.load_full()
+    }
+
+    /// One writer: the watch of policies.
+    pub fn change_policies(&self, change: impl FnOnce(&mut Policies)) {
+        let mut policies = Policies::clone(&self.policies.load());
+        change(&mut policies);
+        self.policies.store(Arc::new(policies));
+    }
+
+    pub fn set_policies_synced(&self) {
+        self.policies_synced.store(true, Ordering::Release);
+    }
+
+    pub fn set_namespace(&self, name: &str, labels: Labels) {
+        self.namespaces.write().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), labels);
+    }
+
+    pub fn forget_namespace(&self, name: &str) {
+        self.namespaces.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+
+    /// A re-list is the whole truth.
+    pub fn replace_namespaces(&self, all: BTreeMap<String, Labels>) {
+        *self.namespaces.write().unwrap_or_else(PoisonError::into_inner) = all;
+        self.namespaces_synced.store(true, Ordering::Release);
+    }
+
+    /// What the cache knows of a namespace: `labels` is `None` where it is not in it.
+    pub fn namespace(&self, name: &str) -> NamespaceFacts {
+        let namespaces = self.namespaces.read().unwrap_or_else(PoisonError::into_inner);
+        NamespaceFacts { name: name.to_owned(), labels: namespaces.get(name).cloned() }
+    }
+
+    /// Whether a verdict would be made on all that there is to know.
+    pub fn is_synced(&self) -> bool {
+        self.policies_synced.load(Ordering::Acquire)
+            && self.namespaces_synced.load(Ordering::Acquire)
+            && self.read_inventory(Inventory::is_synced)
+    }
+
+    pub fn decide(&self, question: &Question<'_>, now: Timestamp) -> Verdict {
+        let policies = self.policies.load();
+        self.read_refusals(|refusals| {
+            self.read_inventory(|inventory| decide(question, &policies, inventory, refusals, now))
+        })
+    }
+
+    pub fn rescue(&self, question: &Question<'_>, now: Timestamp) -> Option<Rescued> {
+        let policies = self.policies.load();
+        self.read_inventory(|inventory| rescue(question, &policies, inventory, now))
+    }
+}
