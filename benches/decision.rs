@@ -66,14 +66,14 @@ fn node(index: usize, names_of_image: usize, lots: &mut Lots) -> NodeFacts {
     let labels = [
         ("kubernetes.io/hostname", format!("node-{index}")),
         ("kubernetes.io/os", "linux".to_owned()),
-        ("kubernetes.io/arch", if index.is_multiple_of(5) { "arm64" } else { "amd64" }.to_owned()),
+        ("kubernetes.io/arch", if (index / POOLS_OF_NODES).is_multiple_of(5) { "arm64" } else { "amd64" }.to_owned()),
         ("topology.kubernetes.io/zone", format!("zone-{}", index % 3)),
         ("node.kubernetes.io/instance-type", format!("m{}.large", index % 11)),
         ("pool", format!("pool-{}", index % POOLS_OF_NODES)),
     ];
     let taint = |key: &str, value: &str, effect| Taint { key: key.to_owned(), value: value.to_owned(), effect };
     let mut taints = Vec::new();
-    if index.is_multiple_of(10) {
+    if (index / POOLS_OF_NODES).is_multiple_of(9) {
         taints.push(taint("gpu", "true", TaintEffect::NoSchedule));
     }
     if index.is_multiple_of(97) {

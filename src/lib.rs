@@ -5,3 +5,4 @@
 
 pub mod core;
 pub mod k8s;
+pub mod shell;

@@ -24,9 +24,10 @@ use super::nearest::{self, Misses, Near};
 use super::pod::PullPolicy;
 use super::policies::{Certainty, Entry, Policies};
 use super::policy::{Action, Enforcement, Policy, PresenceScope, RuntimeEnforcement};
-use super::presence::{Ask, Judgement, Lack, Sight, is_preloaded};
+use super::presence::{Judgement, Lack, is_preloaded};
 use super::reason::{Detail, Reason};
 use super::refusal::Refusals;
+use super::sight::{Ask, Sight};
 use super::verdict::{Finding, Judged, Question, Subject, Verdict};
 use super::want::{Want, wants};
 
@@ -398,10 +399,8 @@ fn blame(
     let held = lack.tally.hold + lack.tally.hold_obstructed > 0;
     let misses = if held { Misses::default() } else { nearest::misses(sight, lack.image, preloaded, nodes) };
     let near = if held { Vec::new() } else { nearest::near_names(sight, lack.image, &candidates) };
-    let only_node = match sight.inventory.first_named(&candidates, 2).as_slice() {
-        [(_, name)] => Some(&***name),
-        _ => None,
-    };
+    let only = (lack.tally.considered == 1).then(|| sight.inventory.first_named(&candidates, 1));
+    let only_node = only.as_ref().and_then(|only| only.first()).map(|(_, name)| &***name);
     let policy_nodes = nodes.len();
     let evidence =
         Evidence { image, subject, route: sight.route, lack, proven, only_node, policy_nodes, misses: &misses };

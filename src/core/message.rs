@@ -341,6 +341,9 @@ pub(in crate::core) mod remedy {
 
 /// One line: an operator's remedy or a node's label may hold line breaks, and warnings may not.
 pub(in crate::core) fn clean(text: &str) -> String {
+    if !text.bytes().any(|byte| byte < b' ' || byte >= 0x7f) {
+        return text.to_owned();
+    }
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 

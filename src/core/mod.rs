@@ -22,5 +22,6 @@ pub mod reason;
 pub mod refusal;
 pub mod rescue;
 pub mod selector;
+mod sight;
 pub mod verdict;
 mod want;

@@ -6,9 +6,10 @@
 use std::sync::Arc;
 
 use super::eligibility::Exclusion;
-use super::image::{ImageName, ImageReference};
-use super::inventory::bits::Bits;
-use super::presence::Sight;
+use super::image::ImageReference;
+use super::inventory::Inventory;
+use super::inventory::bits::{Bits, NodeSet};
+use super::sight::Sight;
 
 /// Nodes that hold the image and are no candidates, for one and the same reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,37 +74,37 @@ pub(in crate::core) fn misses(sight: &Sight<'_>, image: usize, preloaded: bool, 
     Misses { groups, others }
 }
 
-/// Names on the candidates that look like the one that is wanted, the likeliest first: the same name and tag in another
-/// place (`localhost/optio-node:latest`), then another tag of the repository, then another tag elsewhere.
-pub(in crate::core) fn near_names(sight: &Sight<'_>, image: usize, candidates: &Bits) -> Vec<Near> {
-    let Some(ImageName::Reference(wanted)) = sight.name(image) else { return Vec::new() };
+/// Names that look like the one that is wanted, the likeliest first: the same name and tag in another place
+/// (`localhost/optio-node:latest`), then another tag of the repository, then another tag elsewhere.
+pub(in crate::core) fn alike<'a>(inventory: &'a Inventory, wanted: &ImageReference) -> Vec<(&'a Arc<str>, &'a NodeSet)> {
     let last = wanted.repository().rsplit('/').next().unwrap_or_default();
     let tagged = format!("{last}:");
     let exact = wanted.tag().map(|tag| format!("{tagged}{tag}"));
     let same_ending = exact.iter().flat_map(|exact| {
-        let names = sight.inventory.ending_with_segment(exact).take(LOOKED_AT);
+        let names = inventory.ending_with_segment(exact).take(LOOKED_AT);
         names.filter(move |(text, _)| text.strip_suffix(exact.as_str()).is_some_and(|before| before.ends_with('/')))
     });
-    let all_tags = sight.inventory.ending_with_segment(&tagged).take(LOOKED_AT);
-    let mut found: Vec<(u8, &Arc<str>, Bits)> = Vec::new();
-    for (text, nodes) in same_ending.chain(all_tags) {
-        if **text == *wanted.lookup() || found.iter().any(|(_, known, _)| *known == text) {
-            continue;
+    let all_tags = inventory.ending_with_segment(&tagged).take(LOOKED_AT);
+    let found = same_ending.chain(all_tags).filter(|(text, _)| ***text != *wanted.lookup());
+    let mut found: Vec<_> = found.map(|(text, nodes)| (unlikeness(wanted, text), text, nodes)).collect();
+    found.sort_unstable_by_key(|(unlikeness, text, _)| (*unlikeness, *text));
+    found.dedup_by_key(|(_, text, _)| *text);
+    found.into_iter().map(|(_, text, nodes)| (text, nodes)).collect()
+}
+
+/// Of these the likeliest that are on the candidates.
+pub(in crate::core) fn near_names(sight: &Sight<'_>, image: usize, candidates: &Bits) -> Vec<Near> {
+    let near = |(text, nodes): &(&Arc<str>, &NodeSet)| {
+        if !nodes.intersects(candidates) {
+            return None;
         }
         let mut there = candidates.clone();
         nodes.keep_in(&mut there);
-        if !there.is_empty() {
-            found.push((unlikeness(wanted, text), text, there));
-        }
-    }
-    found.sort_by(|(a, a_text, _), (b, b_text, _)| (a, a_text).cmp(&(b, b_text)));
-    found.truncate(KEPT);
-    let near = |(_, text, there): (u8, &Arc<str>, Bits)| {
         let (_, node) = sight.inventory.first_named(&there, 1).into_iter().next()?;
         let reference = ImageReference::parse(text).ok()?;
         Some(Near { reference, text: Arc::clone(text), node: Arc::clone(node), others: there.len() - 1 })
     };
-    found.into_iter().filter_map(near).collect()
+    sight.near(image).iter().filter_map(near).take(KEPT).collect()
 }
 
 fn unlikeness(wanted: &ImageReference, text: &str) -> u8 {

@@ -17,8 +17,9 @@ use super::inventory::{Access, Inventory};
 use super::pod::{ContainerFacts, NodeTerm, Placement, PodFacts, PullPolicy};
 use super::policies::{Certainty, Entry, Policies};
 use super::policy::{Enforcement, PresenceScope, Rescue};
-use super::presence::{Ask, Sight, is_preloaded};
+use super::presence::is_preloaded;
 use super::selector::{Operator, Requirement};
+use super::sight::{Ask, Sight};
 use super::verdict::{Judged, Question, Subject};
 
 pub const HOSTNAME_LABEL: &str = "kubernetes.io/hostname";

@@ -3,10 +3,12 @@
 //! Enters: objects and bytes as the API server sends them. Leaves: core facts on the way in; patches, conditions, Events
 //! and reviews on the way out. It must not know a client, a socket or a clock.
 
+pub mod answer;
 pub mod crd;
 pub mod envelope;
+pub mod json_patch;
 pub mod node;
 pub mod pod;
 pub mod policy;
-pub mod template;
 pub mod question;
+pub mod template;

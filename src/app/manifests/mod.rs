@@ -62,6 +62,8 @@ pub struct Place {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem(String);
 
+impl std::error::Error for Problem {}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -88,7 +90,7 @@ impl From<Problem> for Refused {
 }
 
 impl Place {
-    fn problem(&self, field: &str, text: impl fmt::Display) -> Problem {
+    pub fn problem(&self, field: &str, text: impl fmt::Display) -> Problem {
         let Self { file, document, items } = self;
         let separator = if items.is_empty() || field.is_empty() || field.starts_with('[') { "" } else { "." };
         let field = format!("{items}{separator}{field}");

@@ -148,7 +148,7 @@ macro_rules! whole_numbers {
             match self.value {
                 Value::Number(number) if number.as_f64().is_some_and(|float| float.fract() == 0.0) && number.is_f64() => {
                     // Saturates, and then is out of the field's range.
-                    visitor.visit_i64(number.as_f64().unwrap_or_default() as i64).map_err(|wrong| wrong.at(self.path))
+                    visitor.visit_i64(number.as_f64().unwrap_or_default() as i64).map_err(|wrong: Wrong| wrong.at(self.path))
                 }
                 _ => self.deserialize_any(visitor),
             }

@@ -62,6 +62,20 @@ impl Bits {
         }
     }
 
+    /// 64 slots at once.
+    pub fn word(&self, index: usize) -> u64 {
+        self.words.get(index).copied().unwrap_or_default()
+    }
+
+    pub fn words_len(&self) -> usize {
+        self.words.len()
+    }
+
+    /// A set of the same size, made word by word.
+    pub fn map_words(&self, mut map: impl FnMut(usize, u64) -> u64) -> Self {
+        Self { words: self.words.iter().enumerate().map(|(index, word)| map(index, *word)).collect() }
+    }
+
     pub fn clear(&mut self) {
         self.words.clear();
     }

@@ -335,12 +335,25 @@ impl Inventory {
 
     /// The first nodes of a set by name, so that a text does not depend on the order in which the nodes came.
     pub(in crate::core) fn first_named(&self, nodes: &Bits, count: usize) -> Vec<(u32, &Arc<str>)> {
-        // Few are sorted; of many the first are soon met in the order of all names.
+        // Of few the first are picked out; of many the first are soon met in the order of all names.
         const FEW: usize = 64;
-        if nodes.len() <= FEW {
-            let mut named: Vec<_> = nodes.iter().filter_map(|slot| Some((slot, &self.at(slot)?.name))).collect();
-            named.sort_unstable_by_key(|(_, name)| *name);
-            named.truncate(count);
+        let length = nodes.len();
+        if length <= FEW || count >= length {
+            let mut named: Vec<(u32, &Arc<str>)> = Vec::with_capacity(length.min(count).min(FEW) + 1);
+            let picks = count < length;
+            for slot in nodes.iter() {
+                let Some(node) = self.at(slot) else { continue };
+                if !picks {
+                    named.push((slot, &node.name));
+                } else if named.len() < count || named.last().is_some_and(|(_, last)| node.name < **last) {
+                    let place = named.partition_point(|(_, name)| **name < node.name);
+                    named.insert(place, (slot, &node.name));
+                    named.truncate(count);
+                }
+            }
+            if !picks {
+                named.sort_unstable_by_key(|(_, name)| *name);
+            }
             return named;
         }
         let in_order = self.by_name.iter().filter(|(_, slot)| nodes.contains(**slot));

@@ -51,6 +51,11 @@ impl ImageClock {
         }
     }
 
+    /// The last time it began anew, if ever.
+    pub fn restarted_at(&self) -> Moment {
+        self.floor
+    }
+
     pub fn restart(&mut self, now: Moment) {
         self.floor = now;
         self.firm_since = None;

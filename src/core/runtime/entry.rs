@@ -11,11 +11,15 @@ use super::super::image::ImageName;
 use super::super::pod::PodFacts;
 use super::clock::ImageClock;
 use super::effect::{FailureState, Record, RecordedFailure};
+use super::ledger::StartNote;
 use super::moment::{Moment, Pace};
 use super::rules::Rules;
 use super::sight::RecordSight;
 use super::symptoms::image_key;
 use super::task::Task;
+
+/// By how much the clocks of two machines may differ.
+const SKEW: Duration = Duration::from_secs(10);
 
 /// As the record keeps.
 pub(super) const MOST_FAILURES: usize = 10;
@@ -27,8 +31,6 @@ pub(super) struct TaskEntry {
     pub record_name: String,
     /// Of all policies that match any of its pods; of the last ones where it has none now.
     pub rules: Option<Rules>,
-    /// Some policy may match or not: its namespace's labels are not known. Nothing is done meanwhile.
-    pub unsure: bool,
     /// Uids of pods in the ledger.
     pub pods: BTreeSet<String>,
     pub clocks: BTreeMap<String, ImageClock>,
@@ -56,6 +58,8 @@ pub(super) struct TaskEntry {
     pub idle_since: Option<Moment>,
     /// An image came, or a container of it started: the failure is over.
     pub over: bool,
+    /// That it is over is in the record, and to be told.
+    pub tell_resolved: bool,
     /// A denied Job on its way to be failed: the conviction that admission gave.
     pub denied: Option<Box<Record>>,
 }
@@ -85,7 +89,6 @@ impl TaskEntry {
             task,
             record_name,
             rules: None,
-            unsure: false,
             pods: BTreeSet::new(),
             clocks: BTreeMap::new(),
             failures: BTreeMap::new(),
@@ -103,6 +106,7 @@ impl TaskEntry {
             dirty: true,
             idle_since: None,
             over: false,
+            tell_resolved: false,
             denied: None,
         }
     }
@@ -157,6 +161,38 @@ impl TaskEntry {
         self.note_counted(uid);
         self.attempts = self.attempts.saturating_add(1);
         true
+    }
+
+    /// A container of an image that the task fails on has started.
+    pub fn heed_start(&mut self, note: &StartNote, pace: &Pace, now: Moment) {
+        let start = pace.at(note.at);
+        if let Some(clock) = self.clocks.get_mut(&note.image) {
+            // Clocks of machines differ: what started a little before it began to fail started after.
+            if start.plus(SKEW) >= clock.since() && start.plus(SKEW) >= clock.restarted_at() {
+                clock.restart(now);
+                self.dirty = true;
+            }
+        }
+        let Some(record) = self.record.as_ref().map(|sight| &sight.record) else { return };
+        let after = match record.state {
+            FailureState::Retrying => record.first_seen,
+            FailureState::PermanentlyFailed => record.failed_at,
+            FailureState::Resolved => return,
+        };
+        let about = record.failures.iter().any(|failure| key_of(&failure.image) == note.image)
+            || key_of(&record.image) == note.image;
+        if about && after.is_some_and(|after| note.at > after) {
+            self.over = true;
+            self.dirty = true;
+        }
+    }
+
+    /// The failure is over: the next one has its own attempts and its own grace.
+    pub fn begin_anew(&mut self, now: Moment) {
+        let (record, collected, told) = (self.record.take(), self.collected, self.collected_told);
+        self.forget_all(now);
+        self.record = record;
+        (self.collected, self.collected_told) = (collected, told);
     }
 
     /// Everything starts anew: a person deleted the record, or the failure is over.

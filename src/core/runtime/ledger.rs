@@ -117,6 +117,9 @@ pub struct Ledger {
     pub(super) cap_told: BTreeMap<String, Moment>,
     /// Makers whose runs were said to keep failing, with the cause.
     pub(super) escalated: BTreeSet<String>,
+    /// The failed runs of makers, by maker and cause: names of their records.
+    pub(super) stories: BTreeMap<String, BTreeSet<String>>,
+    pub(super) stories_known: bool,
     pub(super) counters: Counters,
     pub(super) looked_through: Option<Moment>,
     pub(super) started: Option<Timestamp>,

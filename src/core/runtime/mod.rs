@@ -20,16 +20,27 @@
 //! | [`denied`] | Jobs whose pods our own webhook refuses |
 //! | [`explain`] | the same judgement in words, for one pod |
 
+mod acts;
 pub mod brake;
 pub mod caps;
+mod clock;
+mod denied;
 pub mod effect;
+mod entry;
 pub mod guard;
+pub mod judge;
 pub mod ledger;
 pub mod moment;
 pub mod nodes;
+mod notes;
+mod outcomes;
 pub mod plan;
+mod planner;
+mod pods;
 pub mod rules;
 pub mod sight;
+mod steps;
 pub mod symptoms;
 pub mod task;
+mod telling;
 pub mod waste;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::super::cause::FailureClass;
 use super::super::image::ImageName;
 use super::super::policies::Certainty;
 use super::super::policy::{FailOwner, Policy};
@@ -50,8 +51,12 @@ pub(super) struct Out {
     pub effects: Vec<Planned>,
     pub wake: Option<Moment>,
     pub hits: BTreeSet<Hit>,
-    /// All of them are looked at, so what they watch is gathered anew.
-    pub everything: bool,
+}
+
+/// A plan in the making: what it is made under, and what is in it already.
+pub(super) struct Desk<'a> {
+    pub cx: Cx<'a>,
+    pub out: Out,
 }
 
 impl Out {
@@ -72,30 +77,30 @@ impl Ledger {
     pub fn plan(&mut self, now: Timestamp, setting: &Setting<'_>) -> Plan {
         let moment = self.tick(now);
         let cx = Cx { setting: *setting, now: moment, wall: now };
+        let mut desk = Desk { cx, out: Out::default() };
         self.acts.begin_plan(moment);
         self.tells.begin_plan(moment);
         self.flights.retain(|_, flight| moment.since(flight.since) < LOST);
-        let mut out = Out::default();
         let everything = self.looked_through.is_none_or(|last| moment.since(last) >= LOOK_THROUGH);
         if everything {
             self.looked_through = Some(moment);
+            for pod in self.pods.values_mut() {
+                pod.forget_silent(moment);
+            }
             self.dirty_pods.extend(self.pods.keys().cloned());
-            out.everything = true;
-        }
-        self.count_waiting(moment);
-        self.assign_pods(&cx, &mut out);
-        self.work_brakes(&cx, everything, &mut out);
-        self.heed_starts(&cx);
-        self.work_denied(&cx, &mut out);
-        self.work_tasks(&cx, everything, &mut out);
-        if everything {
             self.tidy(moment);
         }
-        self.tell_caps(&cx, &mut out);
+        self.count_waiting(moment);
+        self.assign_pods(&mut desk);
+        self.work_brakes(everything, &mut desk);
+        self.heed_starts(&cx);
+        self.work_denied(&mut desk);
+        self.work_tasks(everything, &mut desk);
+        self.tell_caps(&mut desk);
         let stuck_pods = self.pods.values().filter(|pod| pod.is_stuck()).count();
         Plan {
-            recheck_after: self.recheck(moment, &out),
-            effects: out.effects,
+            recheck_after: self.recheck(moment, &desk.out),
+            effects: desk.out.effects,
             counters: std::mem::take(&mut self.counters),
             brakes: self.brakes.reports(moment),
             stuck_pods,
@@ -142,17 +147,15 @@ impl Ledger {
     }
 
     /// Finds the task of each pod that changed.
-    fn assign_pods(&mut self, cx: &Cx<'_>, out: &mut Out) {
+    fn assign_pods(&mut self, desk: &mut Desk<'_>) {
         for uid in std::mem::take(&mut self.dirty_pods) {
             let Some(pod) = self.pods.get(&uid) else { continue };
-            let task = match Self::govern(cx, &pod.sight.facts) {
+            let task = match Self::govern(&desk.cx, &pod.sight.facts) {
                 Governance::None => None,
                 Governance::Unsure => {
                     // Neither acted upon nor forgotten: it is asked again when the namespace is known.
                     self.leave_task(&uid);
-                    if self.pods.get(&uid).is_some_and(|pod| pod.fate != Fate::Open) {
-                        self.pods.remove(&uid);
-                    }
+                    self.drop_if_done(&uid);
                     continue;
                 }
                 Governance::Rules(rules) => match identify(&pod.sight.facts, &uid, &rules, &|owner| self.above(owner)) {
@@ -160,7 +163,7 @@ impl Ledger {
                     Identity::Ask(owner) => {
                         let namespace = pod.sight.facts.namespace.clone();
                         self.dirty_pods.insert(uid);
-                        self.look_up(out, None, namespace, owner, cx.now);
+                        self.look_up(None, namespace, owner, desk);
                         continue;
                     }
                 },
@@ -168,12 +171,18 @@ impl Ledger {
             let Some((task, rules)) = task else {
                 // No policy, no act: not even a memory.
                 self.leave_task(&uid);
-                if self.pods.get(&uid).is_some_and(|pod| pod.fate != Fate::Open) {
-                    self.pods.remove(&uid);
-                }
+                self.drop_if_done(&uid);
                 continue;
             };
-            self.join_task(&uid, task, *rules, cx.now);
+            let policies = rules.policies.into_iter().map(|mark| mark.name).collect();
+            self.join_task(&uid, task, policies, desk.cx.now);
+        }
+    }
+
+    /// A pod of no task is only kept while it waits, to be counted.
+    fn drop_if_done(&mut self, uid: &str) {
+        if self.pods.get(uid).is_some_and(|pod| pod.fate != Fate::Open || pod.troubles.is_empty()) {
+            self.pods.remove(uid);
         }
     }
 
@@ -185,7 +194,7 @@ impl Ledger {
         }
     }
 
-    fn join_task(&mut self, uid: &str, task: Task, rules: Rules, now: Moment) {
+    fn join_task(&mut self, uid: &str, task: Task, policies: Vec<String>, now: Moment) {
         if self.pods.get(uid).is_some_and(|pod| pod.task.as_ref().is_some_and(|id| *id != task.id)) {
             self.leave_task(uid);
         }
@@ -197,34 +206,32 @@ impl Ledger {
         // A record alone does not tell whether its owner's kind is listed.
         entry.task.kind = task.kind;
         entry.pods.insert(uid.to_owned());
-        entry.dirty |= pod.dirty || entry.rules.as_ref() != Some(&rules);
+        entry.dirty |= pod.dirty || pod.policies != policies;
+        pod.policies = policies;
         pod.dirty = false;
-        // The pods of a task nearly always have the same labels; where not, the rules that were strict stay until a look
-        // through finds them gone.
-        entry.rules = Some(rules);
         if entry.sample.is_none() {
             entry.sample = Some(pod.sight.facts.clone());
         }
     }
 
-    fn work_brakes(&mut self, cx: &Cx<'_>, everything: bool, out: &mut Out) {
+    fn work_brakes(&mut self, everything: bool, desk: &mut Desk<'_>) {
         if everything {
             for pod in self.pods.values().filter(|pod| pod.fate == Fate::Open) {
                 for trouble in pod.told() {
-                    self.brakes.failed(&trouble.failure(pod.sight.node.as_deref()), cx.now);
+                    self.brakes.failed(&trouble.failure(pod.sight.node.as_deref()), desk.cx.now);
                 }
             }
             for (policy, image) in self.denied.by_policy() {
-                self.brakes.denied(policy, image, cx.now);
+                self.brakes.denied(policy, image, desk.cx.now);
             }
         }
-        for Change { report, before } in self.brakes.update(cx.now) {
+        for Change { report, before } in self.brakes.update(desk.cx.now) {
             let released = before == Level::Outage;
             if released {
-                self.restart_clocks(&report.place, cx.now);
+                self.restart_clocks(&report.place, desk.cx.now);
             }
             if released || report.level == Level::Outage {
-                self.tell_brake(&report.place, released, report.failing_images, report.failing_nodes, cx, out);
+                self.tell_brake(&report.place, released, report.failing_images, report.failing_nodes, desk);
             }
         }
     }
@@ -261,7 +268,7 @@ impl Ledger {
         }
     }
 
-    fn tell_brake(&mut self, place: &Place, released: bool, images: usize, nodes: usize, cx: &Cx<'_>, out: &mut Out) {
+    fn tell_brake(&mut self, place: &Place, released: bool, images: usize, nodes: usize, desk: &mut Desk<'_>) {
         let (what, regarding) = match place {
             Place::Registry(host) => (format!("registry {host}"), self.own_object()),
             Place::Node(node) => (format!("node {node}"), cluster_object("v1", "Node", node)),
@@ -279,7 +286,7 @@ impl Ledger {
             );
             (Reason::BrakeEngaged, EventType::Warning, text)
         };
-        let key = format!("{}/{what}/{}", reason.as_str(), cx.wall.as_second() / 60);
+        let key = format!("{}/{what}/{}", reason.as_str(), desk.cx.wall.as_second() / 60);
         let draft = EventDraft {
             namespace: CLUSTER_EVENTS.to_owned(),
             event_type,
@@ -290,7 +297,7 @@ impl Ledger {
             note: super::notes::note(false, &text),
             key: key.clone(),
         };
-        self.emit(out, key, None, CLUSTER_EVENTS, Step::Announce, Effect::EmitEvent(draft), cx.now);
+        self.emit(key, (None, CLUSTER_EVENTS), Step::Announce, Effect::EmitEvent(draft), desk);
     }
 
     /// Starts of containers of images that tasks fail on.
@@ -301,7 +308,7 @@ impl Ledger {
                 task.dirty = true;
             }
         }
-        for ((_, _, _), note) in std::mem::take(&mut self.notes) {
+        for note in std::mem::take(&mut self.notes).into_values() {
             let Governance::Rules(rules) = Self::govern(cx, &note.pod) else { continue };
             let identity = identify(&note.pod, &note.uid, &rules, &|owner| self.above(owner));
             let Identity::Task(task) = identity else { continue };
@@ -312,12 +319,12 @@ impl Ledger {
         }
     }
 
-    fn work_denied(&mut self, cx: &Cx<'_>, out: &mut Out) {
-        let limits = cx.setting.policies.iter().any(|entry| entry.policy.runtime.fail_denied_after.is_some());
+    fn work_denied(&mut self, desk: &mut Desk<'_>) {
+        let limits = desk.cx.setting.policies.iter().any(|entry| entry.policy.runtime.fail_denied_after.is_some());
         if !limits {
             return;
         }
-        let limit = |pod: &super::super::pod::PodFacts| match Self::govern(cx, pod) {
+        let limit = |pod: &super::super::pod::PodFacts| match Self::govern(&desk.cx, pod) {
             Governance::None | Governance::Unsure => None,
             Governance::Rules(rules) => match rules.fail_owner {
                 FailOwner::Job => rules.fail_denied_after,
@@ -328,36 +335,36 @@ impl Ledger {
         let braked = |marks: &[super::sight::PolicyMark]| {
             marks.iter().any(|mark| brakes.level(&Place::Policy(mark.name.clone())) == Level::Outage)
         };
-        for next in self.denied.next(cx.now, &limit, &braked) {
+        for next in self.denied.next(desk.cx.now, &limit, &braked) {
             match next {
-                Next::Wait(at) => out.wake(at),
+                Next::Wait(at) => desk.out.wake(at),
                 Next::Judge { namespace, job } => {
                     let (id, uid) = (format!("judge/{}", job.uid), job.uid.clone());
                     let effect = Effect::JudgeTemplate { namespace: namespace.clone(), job };
-                    self.emit(out, id, None, &namespace, Step::Judge { uid }, effect, cx.now);
-                    out.wake(cx.now.plus(SOON));
+                    self.emit(id, (None, &namespace), Step::Judge { uid }, effect, desk);
+                    desk.out.wake(desk.cx.now.plus(SOON));
                 }
                 Next::Fail(denied) => {
-                    let Governance::Rules(rules) = Self::govern(cx, &denied.pod) else { continue };
-                    self.fail_denied(*denied, *rules, cx);
+                    let Governance::Rules(rules) = Self::govern(&desk.cx, &denied.pod) else { continue };
+                    self.fail_denied(*denied, *rules, &desk.cx);
                 }
             }
         }
     }
 
-    fn work_tasks(&mut self, cx: &Cx<'_>, everything: bool, out: &mut Out) {
+    fn work_tasks(&mut self, everything: bool, desk: &mut Desk<'_>) {
         let due: Vec<TaskId> = self
             .tasks
             .iter()
-            .filter(|(_, task)| everything || task.dirty || task.wake <= cx.now)
+            .filter(|(_, task)| everything || task.dirty || task.wake <= desk.cx.now)
             .map(|(id, _)| id.clone())
             .collect();
         for id in due {
             // Taken out, so that the rest of the ledger can be asked while the task is worked on.
             let Some(mut entry) = self.tasks.remove(&id) else { continue };
             entry.dirty = false;
-            entry.wake = cx.now.plus(LOOK_THROUGH);
-            if self.advance(&mut entry, cx, out) {
+            entry.wake = desk.cx.now.plus(LOOK_THROUGH);
+            if self.advance(&mut entry, desk) {
                 self.tasks.insert(id, entry);
             } else {
                 self.records.remove(&(id.namespace.clone(), entry.record_name.clone()));
@@ -392,39 +399,52 @@ impl Ledger {
             owners.contains(uid.as_str()) || of_pods.contains(uid.as_str()) || now.since(known.read_at) < SILENCE
         });
         self.cap_told.retain(|_, told| now.since(*told) < CAP_TOLD);
-        let known: BTreeSet<&str> = self.escalated.iter().map(String::as_str).collect();
-        // As bounded as the records that it is made of, but for those that are gone.
-        if known.len() > 4 * (self.tasks.len() + 256) {
-            self.escalated.clear();
+        self.keep_stories();
+    }
+
+    /// The failed runs of makers are known from the records; a story with two of them was told before.
+    fn keep_stories(&mut self) {
+        let first = !std::mem::replace(&mut self.stories_known, true);
+        if first {
+            for entry in self.tasks.values() {
+                if let Some(story) = entry.permanent().and_then(story_of) {
+                    self.stories.entry(story).or_default().insert(entry.record_name.clone());
+                }
+            }
+            let told = self.stories.iter().filter(|(_, runs)| runs.len() > 1);
+            self.escalated.extend(told.map(|(story, _)| story.clone()));
         }
+        let kept: BTreeSet<&str> = self.tasks.values().map(|entry| entry.record_name.as_str()).collect();
+        for runs in self.stories.values_mut() {
+            runs.retain(|run| kept.contains(run.as_str()));
+        }
+        self.stories.retain(|_, runs| !runs.is_empty());
+        let stories = &self.stories;
+        self.escalated.retain(|story| stories.contains_key(story));
     }
 
     pub(super) fn look_up(
         &mut self,
-        out: &mut Out,
         task: Option<&TaskId>,
         namespace: String,
         owner: super::super::pod::OwnerRef,
-        now: Moment,
+        desk: &mut Desk<'_>,
     ) {
         let (id, uid) = (format!("look-up/{}", owner.uid), owner.uid.clone());
         let effect = Effect::LookUpOwner { namespace: namespace.clone(), owner };
-        self.emit(out, id, task, &namespace, Step::LookUp { uid }, effect, now);
+        self.emit(id, (task, &namespace), Step::LookUp { uid }, effect, desk);
     }
 
     /// Puts an effect into the plan, unless it is on its way or a cap is hit.
-    #[expect(clippy::too_many_arguments, reason = "one effect with its address; a struct would be built for this call alone")]
     pub(super) fn emit(
         &mut self,
-        out: &mut Out,
         id: String,
-        task: Option<&TaskId>,
-        namespace: &str,
+        (task, namespace): (Option<&TaskId>, &str),
         step: Step,
         effect: Effect,
-        now: Moment,
+        desk: &mut Desk<'_>,
     ) -> bool {
-        let id = EffectId(id);
+        let (id, now) = (EffectId(id), desk.cx.now);
         if self.flights.contains_key(&id) {
             return false;
         }
@@ -442,32 +462,32 @@ impl Ledger {
         };
         if let Err(hit) = spent {
             self.counters.capped = self.counters.capped.saturating_add(1);
-            out.hits.insert(hit);
+            desk.out.hits.insert(hit);
             return false;
         }
         self.flights.insert(id.clone(), Flight { task: task.cloned(), step, since: now });
-        out.effects.push(Planned { id, effect });
+        desk.out.effects.push(Planned { id, effect });
         true
     }
 
-    fn tell_caps(&mut self, cx: &Cx<'_>, out: &mut Out) {
-        for hit in std::mem::take(&mut out.hits) {
+    fn tell_caps(&mut self, desk: &mut Desk<'_>) {
+        for hit in std::mem::take(&mut desk.out.hits) {
             let (what, namespace) = match &hit {
                 // Followed by the next plan within a second: nobody needs to know.
                 Hit::Plan => {
-                    out.hits.insert(hit);
+                    desk.out.hits.insert(hit);
                     continue;
                 }
                 Hit::Namespace(namespace) => (format!("namespace {namespace}"), Some(namespace.clone())),
                 Hit::Cluster => ("the cluster".to_owned(), None),
             };
-            out.hits.insert(hit);
-            if self.cap_told.get(&what).is_some_and(|told| cx.now.since(*told) < CAP_TOLD) {
+            desk.out.hits.insert(hit);
+            if self.cap_told.get(&what).is_some_and(|told| desk.cx.now.since(*told) < CAP_TOLD) {
                 continue;
             }
-            self.cap_told.insert(what.clone(), cx.now);
+            self.cap_told.insert(what.clone(), desk.cx.now);
             let regarding = namespace.as_deref().map_or_else(|| self.own_object(), |name| cluster_object("v1", "Namespace", name));
-            let key = format!("cap/{what}/{}", cx.wall.as_second() / 600);
+            let key = format!("cap/{what}/{}", desk.cx.wall.as_second() / 600);
             // Beside the caps: it is one in ten minutes, and it is about them.
             let draft = EventDraft {
                 namespace: CLUSTER_EVENTS.to_owned(),
@@ -480,14 +500,21 @@ impl Ledger {
                 key: key.clone(),
             };
             let id = EffectId(key);
-            self.flights.insert(id.clone(), Flight { task: None, step: Step::Announce, since: cx.now });
-            out.effects.push(Planned { id, effect: Effect::EmitEvent(draft) });
+            self.flights.insert(id.clone(), Flight { task: None, step: Step::Announce, since: desk.cx.now });
+            desk.out.effects.push(Planned { id, effect: Effect::EmitEvent(draft) });
         }
     }
 
     fn own_object(&self) -> ObjectRef {
         cluster_object("v1", "Namespace", &self.settings.own_namespace)
     }
+}
+
+/// One cause of one maker's runs.
+pub(super) fn story_of(record: &super::effect::Record) -> Option<String> {
+    let maker = record.maker.as_ref()?;
+    let class = record.class.map_or("", FailureClass::as_str);
+    Some(format!("{}/{maker}/{class}/{}", record.namespace, super::entry::key_of(&record.image)))
 }
 
 /// Where the API server wants Events about cluster-scoped objects.

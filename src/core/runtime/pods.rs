@@ -108,6 +108,8 @@ pub(super) struct PodEntry {
     pub troubles: BTreeMap<String, Trouble>,
     pub fate: Fate,
     pub task: Option<TaskId>,
+    /// Those that match it, by name.
+    pub policies: Vec<String>,
     /// As an attempt of its task.
     pub counted: bool,
     /// When we have failed it in place.
@@ -131,6 +133,7 @@ impl PodEntry {
             troubles: BTreeMap::new(),
             fate: Fate::Open,
             task: None,
+            policies: Vec::new(),
             counted: false,
             failed_at: None,
             collected: false,
@@ -153,6 +156,10 @@ impl PodEntry {
     /// The troubles that the status tells of now.
     pub fn told(&self) -> impl Iterator<Item = &Trouble> {
         self.troubles.values().filter(|trouble| trouble.silent_since.is_none())
+    }
+
+    pub fn forget_silent(&mut self, now: Moment) {
+        self.troubles.retain(|_, trouble| trouble.silent_since.is_none_or(|since| now.since(since) < SILENCE));
     }
 
     pub fn stuck_since(&self) -> Option<Moment> {

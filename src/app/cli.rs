@@ -1,0 +1,256 @@
+//! What the command line says, as typed values. Every flag of `run` has an environment variable, because a Deployment
+//! is patched there most easily.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use super::manifests::Validate;
+use crate::core::inventory::InventorySettings;
+
+/// The cluster-level answer to container images that cannot be pulled in Kubernetes.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "pullguard", version, propagate_version = true, max_term_width = 110)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Run in the cluster: the admission webhook, the controller, or both.
+    Run(Box<RunArgs>),
+    /// Judge manifests as the webhook would, with a cluster or without one.
+    ///
+    /// Exit status: 0 allowed or warned, 1 denied, 2 it could not judge.
+    Check(CheckArgs),
+    /// Say why a pod's image does not come, and what to do.
+    ///
+    /// Exit status: 0 explained, 2 it could not be read.
+    Explain(ExplainArgs),
+    /// Check an installation: certificates, webhooks, rights, lock-out risks, truncated node lists.
+    ///
+    /// Exit status: 0 nothing failed, 1 something did, 2 it could not look.
+    Doctor(DoctorArgs),
+    /// Print the custom resource definitions.
+    Crds,
+    /// Show the webhook's certificates; make them where there are none.
+    Certs(CertsArgs),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Role {
+    /// Answers admission reviews. All replicas do.
+    Webhook,
+    /// Acts on pull failures. One replica does, by election.
+    Controller,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Certificate {
+    /// Pullguard makes and renews its own, in its Secret.
+    Managed,
+    /// Somebody else (cert-manager) writes the Secret; Pullguard reads it.
+    External,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct RunArgs {
+    /// What this replica does.
+    #[arg(long, env = "PULLGUARD_ROLE", value_enum, value_delimiter = ',', default_value = "webhook,controller")]
+    pub role: Vec<Role>,
+    /// Where the webhook listens, with TLS.
+    #[arg(long, env = "PULLGUARD_WEBHOOK_ADDRESS", default_value = "0.0.0.0:8443")]
+    pub webhook_address: SocketAddr,
+    /// Where /livez, /readyz and /metrics are, without TLS.
+    #[arg(long, env = "PULLGUARD_PROBES_ADDRESS", default_value = "0.0.0.0:8080")]
+    pub probes_address: SocketAddr,
+    #[command(flatten)]
+    pub inventory: InventoryArgs,
+    /// Pullguard's own namespace: its Secret, Lease and Service are there, and no policy reaches it.
+    #[arg(long, env = "POD_NAMESPACE", default_value = OWN_NAMESPACE)]
+    pub namespace: String,
+    /// This replica's name, for the election.
+    #[arg(long, env = "POD_NAME", default_value = "pullguard")]
+    pub pod_name: String,
+    /// Who makes the webhook's certificate.
+    #[arg(long, env = "PULLGUARD_CERTIFICATE", value_enum, default_value = "managed")]
+    pub certificate: Certificate,
+    #[arg(long, env = "PULLGUARD_LOG_FORMAT", value_enum, default_value = "json")]
+    pub log_format: LogFormat,
+    /// What is logged: a level, or levels by module.
+    #[arg(long, env = "PULLGUARD_LOG", default_value = "info")]
+    pub log: String,
+    /// Jobs and pods failed and pods deleted at most, in one cycle of the controller.
+    #[arg(long, env = "PULLGUARD_MAX_EFFECTS_PER_CYCLE", default_value_t = 50)]
+    pub max_effects_per_cycle: usize,
+    /// The same within a minute, in one namespace.
+    #[arg(long, env = "PULLGUARD_MAX_EFFECTS_PER_NAMESPACE", default_value_t = 100)]
+    pub max_effects_per_namespace: usize,
+    /// The same within a minute, in the cluster.
+    #[arg(long, env = "PULLGUARD_MAX_EFFECTS_PER_CLUSTER", default_value_t = 300)]
+    pub max_effects_per_cluster: usize,
+}
+
+/// Where Pullguard is installed, unless it is told otherwise.
+pub const OWN_NAMESPACE: &str = "pullguard";
+
+/// What makes a node's state one that will pass: the same for the webhook, and for a check of what it would say.
+#[derive(Clone, Debug, Args)]
+pub struct InventoryArgs {
+    /// A node younger than this proves no absence: its list may not be filled yet.
+    #[arg(long, env = "PULLGUARD_YOUNG_NODE", value_parser = duration, default_value = "2m")]
+    pub young_node: Duration,
+    /// Taints whose key begins so come and go with a node's start, trouble or end: they prove no absence. Separated by
+    /// commas; given, it replaces the default.
+    #[arg(long, env = "PULLGUARD_TRANSIENT_TAINTS", value_delimiter = ',', default_values_t = InventorySettings::default().transient_taints)]
+    pub transient_taints: Vec<String>,
+}
+
+impl InventoryArgs {
+    pub fn settings(&self) -> InventorySettings {
+        // An empty prefix would begin every key: `PULLGUARD_TRANSIENT_TAINTS=` means none.
+        let prefixes = self.transient_taints.iter().filter(|prefix| !prefix.is_empty());
+        InventorySettings { young_node: self.young_node, transient_taints: prefixes.cloned().collect() }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    #[default]
+    Table,
+    /// For programs: its shape stays.
+    Json,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct CheckArgs {
+    /// Manifests in YAML or JSON; - is standard input.
+    #[arg(short = 'f', long = "filename", value_name = "FILE", required = true, num_args = 1..)]
+    pub files: Vec<String>,
+    /// NodeImagePolicies, instead of the cluster's.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub policies: Vec<String>,
+    /// Nodes (kubectl get nodes -o yaml), instead of the cluster's. With --policies too, no cluster is asked.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub inventory: Vec<String>,
+    /// Namespaces with their labels, instead of the cluster's.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub namespaces: Vec<String>,
+    /// The namespace of manifests that name none.
+    #[arg(short = 'n', long, default_value = "default")]
+    pub namespace: String,
+    #[command(flatten)]
+    pub settings: InventoryArgs,
+    /// What a field is that Pullguard does not know.
+    #[arg(long, value_enum, default_value = "strict")]
+    pub validate: Validate,
+    #[arg(short = 'o', long, value_enum, default_value = "table")]
+    pub output: Output,
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(group = clap::ArgGroup::new("what").required(true).multiple(true).args(["pod", "reason", "message"]))]
+pub struct ExplainArgs {
+    /// The pod: pod/NAME or NAME.
+    #[arg(value_name = "POD", conflicts_with_all = ["reason", "message", "image"])]
+    pub pod: Option<String>,
+    /// The pod's namespace; without it, the one of the kubeconfig's context.
+    #[arg(short = 'n', long, conflicts_with_all = ["reason", "message", "image"])]
+    pub namespace: Option<String>,
+    /// Without a cluster: the waiting reason, or the Event's.
+    #[arg(long)]
+    pub reason: Option<String>,
+    /// Without a cluster: the kubelet's message.
+    #[arg(long)]
+    pub message: Option<String>,
+    /// Without a cluster: the container's image.
+    #[arg(long, requires = "what")]
+    pub image: Option<String>,
+    #[command(flatten)]
+    pub settings: InventoryArgs,
+    #[arg(short = 'o', long, value_enum, default_value = "table")]
+    pub output: Output,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct DoctorArgs {
+    /// Where Pullguard is installed.
+    #[arg(short = 'n', long, env = "POD_NAMESPACE", default_value = OWN_NAMESPACE)]
+    pub namespace: String,
+    #[arg(short = 'o', long, value_enum, default_value = "table")]
+    pub output: Output,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct CertsArgs {
+    /// Make a new CA and a new serving certificate now. The old CA stays trusted until it ends.
+    #[arg(long)]
+    pub rotate: bool,
+    /// Where Pullguard is installed.
+    #[arg(short = 'n', long, env = "POD_NAMESPACE", default_value = OWN_NAMESPACE)]
+    pub namespace: String,
+}
+
+/// As in Go and in our policies: `90s`, `2m`, `1h30m`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || "a duration is a number with a unit, such as 90s, 2m or 1h30m".to_owned();
+    let parsed: kube::core::Duration = text.parse().map_err(|_| wrong())?;
+    if parsed.is_negative() { Err(wrong()) } else { Ok(parsed.into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<Command, clap::Error> {
+        Cli::try_parse_from(line.split(' ')).map(|cli| cli.command)
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn run_needs_no_flag_and_takes_roles_in_one_word() {
+        let Command::Run(run) = parse("pullguard run").expect("parses") else { panic!("run") };
+        assert_eq!(run.role, [Role::Webhook, Role::Controller]);
+        assert_eq!(run.inventory.settings(), InventorySettings::default());
+        let Command::Run(run) = parse("pullguard run --role webhook --young-node 1s --transient-taints a/,b").expect("parses") else {
+            panic!("run")
+        };
+        assert_eq!((run.role.as_slice(), run.inventory.young_node), ([Role::Webhook].as_slice(), Duration::from_secs(1)));
+        assert_eq!(run.inventory.settings().transient_taints, ["a/", "b"]);
+        assert!(parse("pullguard run --young-node 2").is_err() && parse("pullguard run --young-node -2m").is_err());
+    }
+
+    #[test]
+    fn check_takes_several_files_and_standard_input() {
+        let Command::Check(check) = parse("pullguard check -f a.yaml -f - b.json --policies p --inventory n -o json").expect("parses") else {
+            panic!("check")
+        };
+        assert_eq!(check.files, ["a.yaml", "-", "b.json"]);
+        assert_eq!(check.output, Output::Json);
+        assert!(parse("pullguard check").is_err());
+    }
+
+    #[test]
+    fn explain_takes_a_pod_or_words_but_not_both() {
+        for right in ["pod/a", "a -n b", "--reason ErrImagePull --message x --image y", "--message x -o json"] {
+            assert!(parse(&format!("pullguard explain {right}")).is_ok(), "{right}");
+        }
+        for wrong in ["", "--image y", "pod/a --reason x", "-n b --message x"] {
+            assert!(parse(format!("pullguard explain {wrong}").trim()).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! Reads of the current cluster, for the commands that a person runs.
+//!
+//! Enters: the kubeconfig, or the service account of the pod that this runs in. Leaves: whole lists, or one sentence on
+//! why there are none.
+
+use std::time::Duration;
+
+use kube::api::{ListParams, ObjectList};
+use kube::{Api, Client, Resource};
+use serde::de::DeserializeOwned;
+
+/// A person waits: longer than this, a cluster is not there.
+const PATIENCE: Duration = Duration::from_secs(15);
+const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+/// A cluster of 5,000 nodes is read in ten pages.
+const PAGE: u32 = 500;
+
+/// Why the cluster could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    #[error("no cluster: {0}")]
+    NoConfig(#[from] kube::config::InferConfigError),
+    #[error("the cluster at {host} cannot be reached: {reason}")]
+    Unreachable { host: String, reason: String },
+    #[error("{what} cannot be read: {reason}")]
+    Refused { what: String, reason: String },
+    /// The resource, and what is missing.
+    #[error("{what} cannot be read: the cluster does not know the kind; install Pullguard's definitions (pullguard crds | kubectl apply -f -)")]
+    NotInstalled { what: String },
+}
+
+/// The cluster that `kubectl` would talk to.
+#[derive(Clone)]
+pub struct Cluster {
+    pub client: Client,
+    pub host: String,
+    /// Of the kubeconfig's context.
+    pub default_namespace: String,
+}
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cluster").field("host", &self.host).finish_non_exhaustive()
+    }
+}
+
+impl Cluster {
+    /// # Errors
+    /// There is no usable configuration. The cluster itself is not asked yet.
+    pub async fn current() -> Result<Self, ClusterError> {
+        let mut config = kube::Config::infer().await?;
+        config.connect_timeout = Some(CONNECT_PATIENCE);
+        config.read_timeout = Some(PATIENCE);
+        let host = config.cluster_url.to_string();
+        let host = host.trim_end_matches('/').to_owned();
+        let default_namespace = config.default_namespace.clone();
+        let client = Client::try_from(config)
+            .map_err(|error| ClusterError::Unreachable { host: host.clone(), reason: chain(&error) })?;
+        Ok(Self { client, host, default_namespace })
+    }
+
+    /// All objects of a kind, in the whole cluster or as `api` says.
+    ///
+    /// # Errors
+    /// The cluster cannot be reached, or does not let us.
+    pub async fn list<K>(&self, api: &Api<K>, parameters: &ListParams) -> Result<Vec<K>, ClusterError>
+    where
+        K: Clone + DeserializeOwned + std::fmt::Debug + Resource<DynamicType = ()>,
+    {
+        let mut all = Vec::new();
+        let mut parameters = parameters.clone().limit(PAGE);
+        loop {
+            let page: ObjectList<K> = self.wait::<K, _>(api.list(&parameters)).await?;
+            all.extend(page.items);
+            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => parameters = parameters.continue_token(&token),
+                None => return Ok(all),
+            }
+        }
+    }
+
+    /// One object; `None` if there is none of that name.
+    ///
+    /// # Errors
+    /// As [`Self::list`].
+    pub async fn get<K>(&self, api: &Api<K>, name: &str) -> Result<Option<K>, ClusterError>
+    where
+        K: Clone + DeserializeOwned + std::fmt::Debug + Resource<DynamicType = ()>,
+    {
+        self.wait::<K, _>(api.get_opt(name)).await
+    }
+
+    /// A request of ours, within a person's patience.
+    ///
+    /// # Errors
+    /// As [`Self::list`].
+    pub async fn wait<K: Resource<DynamicType = ()>, T>(
+        &self,
+        request: impl Future<Output = kube::Result<T>>,
+    ) -> Result<T, ClusterError> {
+        let what = K::plural(&()).into_owned();
+        let unreachable = |reason: String| ClusterError::Unreachable { host: self.host.clone(), reason };
+        match tokio::time::timeout(PATIENCE, request).await {
+            Err(_) => Err(unreachable(format!("no answer within {} s", PATIENCE.as_secs()))),
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(kube::Error::Api(status))) if status.code == 404 => Err(ClusterError::NotInstalled { what }),
+            Ok(Err(kube::Error::Api(status))) => Err(ClusterError::Refused { what, reason: status.message.clone() }),
+            Ok(Err(error @ (kube::Error::HyperError(_) | kube::Error::Service(_) | kube::Error::Auth(_)))) => {
+                Err(unreachable(chain(&error)))
+            }
+            Ok(Err(error)) => Err(ClusterError::Refused { what, reason: chain(&error) }),
+        }
+    }
+}
+
+/// An error with its causes, each said once, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = error.source();
+    }
+    text.replace(['\n', '\r'], " ")
+}

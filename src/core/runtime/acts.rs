@@ -1,0 +1,461 @@
+//! What is found out about one task, and which way it goes.
+//!
+//! Enters: a task's entry, its pods, the judge's rulings. Leaves: attempts counted, and the choice: nothing yet, only stuck
+//! pods, or the task as a whole. The steps of each way are in `steps`.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::super::cause::{FailureClass, Permanence};
+use super::super::policy::Policy;
+use super::super::reason::Reason;
+use super::brake::Level;
+use super::clock::ImageClock;
+use super::effect::{FailureState, RecordedFailure};
+use super::entry::{MOST_FAILURES, TaskEntry, key_of};
+use super::judge::{Bench, Judged, Ruling, classify_here, judge};
+use super::ledger::Ledger;
+use super::moment::Moment;
+use super::nodes::Reach;
+use super::notes::{Conviction, cut};
+use super::planner::{Cx, Desk};
+use super::pods::{Fate, PodEntry, Trouble};
+use super::rules::{Rules, remedy};
+use super::task::TaskKindOf;
+
+/// A record's message; conditions allow more, a terminal does not.
+const MESSAGE_LIMIT: usize = 1_000;
+
+/// One trouble of one pod of the task, judged.
+#[derive(Clone, Debug)]
+pub(super) struct Finding {
+    pub uid: String,
+    pub key: String,
+    pub judged: Option<Judged>,
+    /// When the image began to fail.
+    pub since: Moment,
+    /// How long this pod has waited for it.
+    pub waited: Duration,
+    pub braked: bool,
+    /// A main container of the pod ran: it is told of, never touched.
+    pub ran: bool,
+    /// The node has begun to list the image: the kubelet looks again within seconds.
+    pub healing: bool,
+}
+
+/// What all findings amount to.
+#[derive(Clone, Debug)]
+pub(super) enum Verdict {
+    /// Nothing is failing.
+    Quiet,
+    Watching,
+    /// Permanent for these pods where they are, not for the task: uid and image.
+    Stuck(Vec<(String, String)>),
+    Permanent(Conviction),
+}
+
+/// Where the pods of a task can go.
+fn reach_of<'a>(entry: &TaskEntry, pod: &'a PodEntry) -> Reach<'a> {
+    match (&entry.task.kind, pod.sight.node.as_deref()) {
+        (TaskKindOf::BarePod { .. }, Some(node)) => Reach::Itself { pod: &pod.sight.facts, node },
+        (
+            TaskKindOf::BarePod { .. }
+            | TaskKindOf::Job(_)
+            | TaskKindOf::Listed(_)
+            | TaskKindOf::Label { .. }
+            | TaskKindOf::ReportOnly(_),
+            _,
+        ) => Reach::Like(&pod.sight.facts),
+    }
+}
+
+impl Ledger {
+    /// Takes the next step of a task. False: there is nothing left to keep of it.
+    pub(super) fn advance(&mut self, entry: &mut TaskEntry, desk: &mut Desk<'_>) -> bool {
+        self.digest(entry, &desk.cx);
+        let policies = self.settle_rules(entry, &desk.cx);
+        let Some(rules) = entry.rules.clone().filter(|_| !policies.is_empty()) else {
+            return self.keep_house(entry, desk);
+        };
+        let findings = self.find(entry, &rules, &policies, &desk.cx);
+        self.count_attempts(entry, &rules, &findings, &desk.cx);
+        self.remember_findings(entry, &policies, &findings, &desk.cx);
+        self.plan_waking(entry, &rules, &findings, &desk.cx);
+        self.resolve_arrivals(entry, &findings, &desk.cx);
+        if entry.over && self.resolve(entry, &findings, &rules, desk) {
+            return true;
+        }
+        let verdict = self.conclude(entry, &rules, &findings, &desk.cx);
+        match verdict {
+            Verdict::Quiet => {}
+            Verdict::Watching => self.keep_retrying(entry, &rules, &findings, desk),
+            Verdict::Stuck(pods) => self.fail_stuck(entry, &rules, &findings, &pods, Reason::PodFailed, desk),
+            Verdict::Permanent(conviction) => self.carry_out(entry, &rules, &findings, &conviction, desk),
+        }
+        self.keep_house(entry, desk)
+    }
+
+    /// What became of the task's pods since it was last looked at.
+    fn digest(&mut self, entry: &mut TaskEntry, cx: &Cx<'_>) {
+        for clock in entry.clocks.values_mut() {
+            clock.open = false;
+        }
+        let keeps_dead = match entry.task.kind {
+            TaskKindOf::Label { .. } | TaskKindOf::BarePod { .. } | TaskKindOf::Listed(_) => true,
+            // The Job controller deletes the pods of a failed Job itself; others' are not ours.
+            TaskKindOf::Job(_) | TaskKindOf::ReportOnly(_) => false,
+        };
+        for uid in entry.pods.clone() {
+            let Some(pod) = self.pods.get_mut(&uid) else {
+                entry.pods.remove(&uid);
+                continue;
+            };
+            pod.forget_silent(cx.now);
+            for trouble in pod.told().filter(|_| pod.fate == Fate::Open) {
+                let clock = entry
+                    .clocks
+                    .entry(trouble.image_key.clone())
+                    .or_insert_with(|| ImageClock::new(trouble.since, cx.now));
+                clock.see(trouble, cx.now);
+            }
+            let gone = match pod.fate {
+                Fate::Open => pod.troubles.is_empty(),
+                Fate::Dead => !keeps_dead,
+                Fate::Gone => true,
+            };
+            let given_up = match pod.fate {
+                Fate::Open => false,
+                Fate::Dead | Fate::Gone => {
+                    !pod.counted && !pod.collected && !pod.sight.disrupted && pod.told().next().is_some()
+                }
+            };
+            if given_up {
+                let brakes = &self.brakes;
+                let braked = pod
+                    .told()
+                    .any(|trouble| brakes.holding(&trouble.failure(pod.sight.node.as_deref())) == Level::Outage);
+                if !braked && entry.count(&uid) {
+                    self.counters.attempts = self.counters.attempts.saturating_add(1);
+                }
+                pod.counted = true;
+            }
+            if gone {
+                self.pods.remove(&uid);
+                entry.pods.remove(&uid);
+            }
+        }
+        let stuck = entry.pods.iter().any(|uid| self.pods.get(uid).is_some_and(PodEntry::is_stuck));
+        if stuck {
+            entry.idle_since = None;
+        } else {
+            entry.idle_since.get_or_insert(cx.now);
+        }
+    }
+
+    /// The most cautious of the policies of all its pods.
+    fn settle_rules<'a>(&self, entry: &mut TaskEntry, cx: &Cx<'a>) -> Vec<&'a Policy> {
+        let names: BTreeSet<&str> = entry
+            .pods
+            .iter()
+            .filter_map(|uid| self.pods.get(uid))
+            .flat_map(|pod| pod.policies.iter().map(String::as_str))
+            .collect();
+        let found: Vec<&Policy> = if names.is_empty() {
+            let marks = entry.rules.iter().flat_map(|rules| &rules.policies);
+            marks.filter_map(|mark| cx.setting.policies.get(&mark.name)).map(AsRef::as_ref).collect()
+        } else {
+            names.into_iter().filter_map(|name| cx.setting.policies.get(name)).map(AsRef::as_ref).collect()
+        };
+        entry.rules = Rules::most_cautious(&found);
+        found
+    }
+
+    fn find(&self, entry: &TaskEntry, rules: &Rules, policies: &[&Policy], cx: &Cx<'_>) -> Vec<Finding> {
+        let open = || {
+            let pods = entry.pods.iter().filter_map(|uid| self.pods.get_key_value(uid));
+            pods.filter(|(_, pod)| pod.fate == Fate::Open)
+        };
+        let failing_on = |class: FailureClass, key: &str| -> BTreeSet<String> {
+            let nodes = open().filter(|(_, pod)| {
+                pod.told().any(|trouble| {
+                    let told = classify_here(cx.setting.nodes, trouble, pod.sight.node.as_deref(), cx.wall);
+                    trouble.image_key == key && told.is_some_and(|(told, _, _)| told == class)
+                })
+            });
+            nodes.filter_map(|(_, pod)| pod.sight.node.clone()).collect()
+        };
+        let wall_of = |moment| self.pace.wall(moment);
+        let bench = Bench {
+            now: cx.now,
+            wall: cx.wall,
+            rules,
+            policies,
+            nodes: cx.setting.nodes,
+            brakes: &self.brakes,
+            starts: &self.starts,
+            wall_of: &wall_of,
+            failing_on: &failing_on,
+        };
+        open()
+            .flat_map(|(uid, pod)| pod.told().map(move |trouble| (uid, pod, trouble)))
+            .filter_map(|(uid, pod, trouble)| {
+                let clock = entry.clocks.get(&trouble.image_key)?;
+                let node = pod.sight.node.as_deref();
+                let judged = judge(&bench, trouble, clock, reach_of(entry, pod), node);
+                let lists = trouble.class() == Some(FailureClass::NeverPull)
+                    && judged.is_some_and(|judged| judged.permanence == Permanence::Unclear)
+                    && judged.is_some_and(|judged| judged.class == FailureClass::NeverPull);
+                Some(Finding {
+                    uid: uid.clone(),
+                    key: trouble.image_key.clone(),
+                    judged,
+                    since: clock.since(),
+                    waited: clock.waited_by(trouble, cx.now),
+                    braked: self.brakes.holding(&trouble.failure(node)) == Level::Outage,
+                    ran: pod.ran(),
+                    healing: lists,
+                })
+            })
+            .collect()
+    }
+
+    /// A pod that has waited for the whole grace is an attempt that came to nothing.
+    fn count_attempts(&mut self, entry: &mut TaskEntry, rules: &Rules, findings: &[Finding], cx: &Cx<'_>) {
+        for finding in findings {
+            let grace = rules.grace(class_of(finding));
+            if finding.braked || finding.ran {
+                continue;
+            }
+            if finding.waited >= grace {
+                if entry.count(&finding.uid) {
+                    self.counters.attempts = self.counters.attempts.saturating_add(1);
+                }
+                if let Some(pod) = self.pods.get_mut(&finding.uid) {
+                    pod.counted = true;
+                }
+            } else {
+                entry.wake = entry.wake.min(cx.now.plus(grace.saturating_sub(finding.waited)));
+            }
+        }
+    }
+
+    /// What the record will say of each image.
+    fn remember_findings(&self, entry: &mut TaskEntry, policies: &[&Policy], findings: &[Finding], cx: &Cx<'_>) {
+        for finding in findings {
+            let Some(pod) = self.pods.get(&finding.uid) else { continue };
+            let Some(trouble) = pod.told().find(|trouble| trouble.image_key == finding.key) else { continue };
+            let known = entry.failures.get(&finding.key);
+            let told_class = known.is_some_and(|known| known.class != FailureClass::Unknown);
+            // The first pod that told a cause speaks for the image, until the cause is another one.
+            if finding.judged.is_none() && (told_class || known.is_some()) {
+                continue;
+            }
+            let class = finding.judged.map_or(FailureClass::Unknown, |judged| judged.class);
+            if known.is_some_and(|known| known.class == class && known.pod != pod.sight.facts.name && told_class) {
+                continue;
+            }
+            if known.is_none() && entry.failures.len() >= MOST_FAILURES {
+                continue;
+            }
+            let failure = recorded(pod, trouble, finding, policies, entry, self, cx);
+            entry.failures.insert(finding.key.clone(), failure);
+        }
+    }
+
+    fn plan_waking(&self, entry: &mut TaskEntry, rules: &Rules, findings: &[Finding], cx: &Cx<'_>) {
+        for finding in findings {
+            if let Some(Judged { ruling: Ruling::Wait { until: Some(until), .. }, .. }) = finding.judged {
+                entry.wake = entry.wake.min(until);
+            }
+            let half = finding.since.plus(rules.grace(class_of(finding)) / 2);
+            if half > cx.now {
+                entry.wake = entry.wake.min(half);
+            }
+        }
+        if !findings.is_empty() {
+            entry.wake = entry.wake.max(cx.now.plus(Duration::from_millis(20)));
+        }
+    }
+
+    /// The image of a `NeverPull` has newly come to a node that the task's pods could go to.
+    fn resolve_arrivals(&self, entry: &mut TaskEntry, findings: &[Finding], cx: &Cx<'_>) {
+        let Some(record) = entry.permanent() else { return };
+        if record.class != Some(FailureClass::NeverPull) || record.reason == Reason::PodFailed {
+            return;
+        }
+        let key = key_of(&record.image);
+        let (Some(failed_at), Ok(name)) = (record.failed_at, super::super::image::ImageName::parse(&record.image)) else {
+            return;
+        };
+        let Some(image) = name.reference() else { return };
+        let stuck = findings.iter().any(|finding| finding.key == key && !finding.healing);
+        let reach = entry.sample.as_ref().map(Reach::Like);
+        // Without a pod to ask for, only what this process has seen come is news: what a node listed when it was first
+        // seen may have been there all the time, on a node that is none for this task.
+        let after = match (reach, self.started) {
+            (None, Some(started)) => failed_at.max(super::moment::later(started, super::judge::LIST_LAG)),
+            (Some(_), _) | (None, None) => failed_at,
+        };
+        if !stuck && cx.setting.nodes.arrived(reach, image, after, cx.wall) {
+            entry.over = true;
+        }
+    }
+
+    fn conclude(&self, entry: &TaskEntry, rules: &Rules, findings: &[Finding], cx: &Cx<'_>) -> Verdict {
+        let recorded = entry.permanent().filter(|record| record.reason != Reason::PodFailed);
+        if let Some(record) = recorded {
+            return Verdict::Permanent(Conviction {
+                reason: record.reason,
+                class: record.class,
+                image: record.image.clone(),
+                key: key_of(&record.image),
+                message: record.message.clone(),
+                remedy: record.remedy.clone(),
+            });
+        }
+        if let Some(denied) = &entry.denied {
+            return Verdict::Permanent(Conviction {
+                reason: Reason::DeniedTooLong,
+                class: None,
+                image: denied.image.clone(),
+                key: key_of(&denied.image),
+                message: denied.message.clone(),
+                remedy: denied.remedy.clone(),
+            });
+        }
+        let for_task = findings.iter().filter(|finding| ruling(finding) == Some(Ruling::Task));
+        if let Some(first) = for_task.min_by_key(|finding| (finding.since, &finding.key)) {
+            return self.convict(entry, &first.key, Reason::PullPermanentlyFailed);
+        }
+        let braked = findings.iter().any(|finding| finding.braked) || self.any_out(entry);
+        if entry.attempts >= rules.max_attempts && !braked && !entry.failures.is_empty() {
+            let key = self.exhausted_by(entry, findings);
+            if let Some(key) = key {
+                return self.convict(entry, &key, Reason::PullRetriesExhausted);
+            }
+        }
+        let stuck: Vec<(String, String)> = findings
+            .iter()
+            .filter(|finding| ruling(finding) == Some(Ruling::Node) && !finding.ran)
+            .map(|finding| (finding.uid.clone(), finding.key.clone()))
+            .collect();
+        if !stuck.is_empty() {
+            return Verdict::Stuck(stuck);
+        }
+        let _ = cx;
+        if findings.is_empty() { Verdict::Quiet } else { Verdict::Watching }
+    }
+
+    /// Whether a brake is on for an image that the task failed on, though no pod of it is there now.
+    fn any_out(&self, entry: &TaskEntry) -> bool {
+        entry.failures.values().any(|failure| {
+            let name = super::super::image::ImageName::parse(&failure.image).ok();
+            let host = name.as_ref().and_then(|name| name.reference()).map(|reference| reference.registry());
+            let failure = super::brake::Failure {
+                host,
+                node: Some(&failure.node),
+                image: &failure.image,
+                class: Some(failure.class),
+            };
+            self.brakes.holding(&failure) == Level::Outage
+        })
+    }
+
+    /// The image that used up the attempts: one that fails now, else the one that failed last.
+    fn exhausted_by(&self, entry: &TaskEntry, findings: &[Finding]) -> Option<String> {
+        let now = findings.iter().filter(|finding| !finding.healing).min_by_key(|finding| (finding.since, &finding.key));
+        now.map(|finding| finding.key.clone()).or_else(|| {
+            if !findings.is_empty() {
+                return None;
+            }
+            let clocks = entry.clocks.iter().filter(|(key, _)| entry.failures.contains_key(*key));
+            clocks.max_by_key(|(_, clock)| clock.last).map(|(key, _)| key.clone())
+        })
+    }
+
+    fn convict(&self, entry: &TaskEntry, key: &str, reason: Reason) -> Verdict {
+        let Some(failure) = entry.failures.get(key) else { return Verdict::Watching };
+        Verdict::Permanent(Conviction {
+            reason,
+            class: Some(failure.class),
+            image: failure.image.clone(),
+            key: key.to_owned(),
+            message: failure.message.clone(),
+            remedy: failure.remedy.clone(),
+        })
+    }
+
+    /// A Job that admission has denied for too long is put on its way.
+    pub(super) fn fail_denied(&mut self, denied: super::denied::Denied, rules: Rules, cx: &Cx<'_>) {
+        let super::denied::Denied { namespace, job, since, image, message, remedy, policies, pod } = denied;
+        let id = super::task::TaskId { namespace, key: super::task::TaskKey::Owner { uid: job.uid.clone() } };
+        let task = super::task::Task { id: id.clone(), kind: TaskKindOf::Job(job) };
+        let entry = self.tasks.entry(id.clone()).or_insert_with(|| TaskEntry::new(task, cx.now));
+        if entry.denied.is_some() || entry.permanent().is_some() {
+            return;
+        }
+        let mut record = entry.draft(&rules, FailureState::PermanentlyFailed, Reason::DeniedTooLong, None, cx, &self.pace);
+        record.image = image;
+        record.message = cut(&message, MESSAGE_LIMIT);
+        record.remedy = cut(&remedy, MESSAGE_LIMIT);
+        record.first_seen = Some(super::moment::next_second(self.pace.wall(since)));
+        record.policies = policies.into_iter().map(|mark| mark.name).take(20).collect();
+        entry.denied = Some(Box::new(record));
+        entry.rules = Some(rules);
+        entry.sample.get_or_insert(pod);
+        entry.dirty = true;
+        self.records.insert((id.namespace.clone(), entry.record_name.clone()), id);
+    }
+}
+
+pub(super) fn ruling(finding: &Finding) -> Option<Ruling> {
+    finding.judged.map(|judged| judged.ruling)
+}
+
+/// `Unknown` where no cause was told: the grace of all others.
+pub(super) fn class_of(finding: &Finding) -> FailureClass {
+    finding.judged.map_or(FailureClass::Unknown, |judged| judged.class)
+}
+
+fn recorded(
+    pod: &PodEntry,
+    trouble: &Trouble,
+    finding: &Finding,
+    policies: &[&Policy],
+    entry: &TaskEntry,
+    ledger: &Ledger,
+    cx: &Cx<'_>,
+) -> RecordedFailure {
+    let class = class_of(finding);
+    let permanence = finding.judged.map_or(Permanence::Transient, |judged| judged.permanence);
+    let told = trouble.cause.as_ref().map(|(cause, _)| cause);
+    let image = Some(trouble.symptom.image.as_str());
+    let mut message = match told {
+        // The inventory knows better than the kubelet's words.
+        Some(cause) if cause.class == class => cause.summary.clone(),
+        Some(_) => class.summary().to_owned(),
+        None => "the kubelet does not tell the cause".to_owned(),
+    };
+    let ours = match told {
+        Some(cause) if cause.class == class => cause.remedy.clone(),
+        Some(_) | None => class.remedy(image),
+    };
+    if let Some(secret) = &pod.missing_secret {
+        message = format!("{message}; {secret}");
+    }
+    let first = entry.clocks.get(&finding.key).map(|clock| ledger.pace.wall(clock.since()));
+    RecordedFailure {
+        image: trouble.symptom.image.clone(),
+        class,
+        permanence,
+        message: cut(&message, MESSAGE_LIMIT),
+        remedy: cut(&remedy(policies, trouble.reference(), &ours), MESSAGE_LIMIT),
+        container: trouble.symptom.container.clone(),
+        pod: pod.sight.facts.name.clone(),
+        node: pod.sight.node.clone().unwrap_or_default(),
+        pull_policy: Some(trouble.symptom.pull_policy),
+        pull_secrets: pod.sight.facts.pull_secrets.clone(),
+        first_seen: first.map(super::moment::next_second),
+        last_seen: Some(super::moment::next_second(cx.wall)),
+    }
+}

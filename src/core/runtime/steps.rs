@@ -1,0 +1,491 @@
+//! The steps of a task that fails, one after the other: record, owner's marks, owner failed, Events, pods collected.
+//!
+//! Enters: a verdict. Leaves: the next effect of the task, and only that: whatever depends on it waits for its outcome. What
+//! was done already is read from the record, the owner and the pods, so that a ledger that begins in the middle goes on.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::super::policy::FailOwner;
+use super::super::reason::Reason;
+use super::acts::Finding;
+use super::effect::{Effect, EventAction, FailureState};
+use super::entry::TaskEntry;
+use super::guard::{Guard, job_is_open};
+use super::judge::Ruling;
+use super::ledger::{Ledger, Step};
+use super::moment::{elapsed, whole_second};
+use super::notes::Conviction;
+use super::planner::{Cx, Desk, OWNER_FRESH};
+use super::pods::Fate;
+use super::rules::Rules;
+use super::sight::OwnerSight;
+use super::task::TaskKindOf;
+
+/// A suspended Job is looked at again after this.
+const LATER: Duration = Duration::from_secs(30);
+/// A record so old, of a task without stuck pods, is done with: nothing of it is tried again after a restart.
+const SETTLED: Duration = Duration::from_secs(600);
+/// A kept pod that has not failed by then has a dead kubelet: it would hold CPU and quota.
+const DEAD_KUBELET: Duration = Duration::from_secs(60);
+
+/// What can be done for a task that is permanently failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// Nothing: the owner is over, or going.
+    Leave,
+    /// Record and Event.
+    TellOnly,
+    /// The stuck pods of a Job are failed in place, the Job goes on.
+    PodsOnly,
+    /// The Job is marked and failed.
+    Job,
+    /// The owner is marked, its pods are collected.
+    Listed,
+    /// Bare pods are labelled, failed in place, collected.
+    Pods,
+}
+
+impl Ledger {
+    pub(super) fn keep_retrying(
+        &mut self,
+        entry: &mut TaskEntry,
+        rules: &Rules,
+        findings: &[Finding],
+        desk: &mut Desk<'_>,
+    ) {
+        let due = findings.iter().any(|finding| {
+            desk.cx.now.since(finding.since) >= rules.grace(super::acts::class_of(finding)) / 2
+        });
+        if !due && entry.record.as_ref().is_none_or(|sight| sight.record.state != FailureState::Retrying) {
+            return;
+        }
+        if entry.record.as_ref().is_some_and(|sight| sight.record.state == FailureState::PermanentlyFailed) {
+            return;
+        }
+        if !self.owner_is_known(entry, desk) || entry.steps.owner_gone {
+            return;
+        }
+        let reason = match &entry.record {
+            Some(sight) if sight.record.state == FailureState::Retrying => sight.record.reason,
+            Some(_) | None => Reason::PullRetrying,
+        };
+        let told = rules.audits() || self.want_record(entry, rules, FailureState::Retrying, reason, None, desk);
+        // A bare pod has the kubelet's own Events on itself; on an owner nothing tells that it is in trouble.
+        if told
+            && due
+            && matches!(entry.task.kind, TaskKindOf::Job(_) | TaskKindOf::ReportOnly(_))
+            && let Some(conviction) = entry.suspect()
+        {
+            self.tell(entry, rules, "retrying", Reason::PullRetrying, EventAction::Report, &conviction, desk);
+        }
+    }
+
+    /// Whether a Job was read once, for its maker and its state.
+    fn owner_is_known(&mut self, entry: &mut TaskEntry, desk: &mut Desk<'_>) -> bool {
+        let TaskKindOf::Job(job) = &entry.task.kind else { return true };
+        match self.owners.get(&job.uid).map(|known| &known.sight) {
+            Some(OwnerSight::NotFound { .. }) => {
+                entry.steps.owner_gone = true;
+                true
+            }
+            Some(OwnerSight::Found(_) | OwnerSight::Unreadable { .. }) => true,
+            None => {
+                let (job, id) = (job.clone(), entry.task.id.clone());
+                self.look_up(Some(&id), id.namespace.clone(), job, desk);
+                false
+            }
+        }
+    }
+
+    /// Only these pods are failed; their task goes on, and its replacements may land elsewhere.
+    pub(super) fn fail_stuck(
+        &mut self,
+        entry: &mut TaskEntry,
+        rules: &Rules,
+        findings: &[Finding],
+        pods: &[(String, String)],
+        reason: Reason,
+        desk: &mut Desk<'_>,
+    ) {
+        let Some(conviction) = pods.first().and_then(|(_, key)| entry.about(key, reason)) else { return };
+        let way = self.way(entry, rules, desk);
+        match way {
+            None | Some(Way::Leave) => {}
+            Some(Way::TellOnly) => self.keep_retrying(entry, rules, findings, desk),
+            Some(Way::PodsOnly | Way::Job | Way::Listed | Way::Pods) => {
+                let uids: Vec<String> = pods.iter().map(|(uid, _)| uid.clone()).collect();
+                self.fail_pods(entry, rules, FailureState::Retrying, &uids, &conviction, desk);
+            }
+        }
+    }
+
+    /// The task as a whole.
+    pub(super) fn carry_out(
+        &mut self,
+        entry: &mut TaskEntry,
+        rules: &Rules,
+        findings: &[Finding],
+        conviction: &Conviction,
+        desk: &mut Desk<'_>,
+    ) {
+        let Some(way) = self.way(entry, rules, desk) else { return };
+        if entry.denied.is_some() && way != Way::Job {
+            // Nothing else can be done about denials, and admission says so itself.
+            self.denied.forget(entry.task.owner().map_or("", |owner| &owner.uid));
+            entry.denied = None;
+            return;
+        }
+        let condemned = self.condemned(entry, rules, findings, conviction);
+        if rules.audits() {
+            return self.tell_would(entry, rules, way, &condemned, conviction, desk);
+        }
+        let (state, reason) = (FailureState::PermanentlyFailed, conviction.reason);
+        match way {
+            Way::Leave => {}
+            Way::TellOnly => {
+                if self.want_record(entry, rules, state, reason, Some(conviction), desk) {
+                    self.tell(entry, rules, "failed", reason, EventAction::Report, conviction, desk);
+                }
+            }
+            Way::PodsOnly => {
+                // A Job of which a pod ran is not failed; where the policy wants pods failed and no more, the cause is
+                // permanent all the same.
+                let state = match rules.fail_owner {
+                    FailOwner::Pod => FailureState::PermanentlyFailed,
+                    FailOwner::None | FailOwner::Job => FailureState::Retrying,
+                };
+                self.fail_pods(entry, rules, state, &condemned, conviction, desk);
+            }
+            Way::Job => {
+                if self.want_record(entry, rules, state, reason, Some(conviction), desk)
+                    && self.mark_owner(entry, conviction, desk)
+                    && self.fail_job(entry, &condemned, conviction, desk)
+                    && self.tell(entry, rules, "failed", reason, EventAction::FailOwner, conviction, desk)
+                {
+                    self.escalate(entry, rules, conviction, desk);
+                }
+            }
+            Way::Listed => {
+                if self.want_record(entry, rules, state, reason, Some(conviction), desk)
+                    && self.mark_owner(entry, conviction, desk)
+                    && self.tell(entry, rules, "failed", reason, EventAction::FailOwner, conviction, desk)
+                {
+                    self.escalate(entry, rules, conviction, desk);
+                    self.collect(entry, rules, findings, &condemned, conviction, desk);
+                }
+            }
+            Way::Pods => {
+                if self.want_record(entry, rules, state, reason, Some(conviction), desk)
+                    && self.fail_kept(entry, rules, &condemned, conviction, desk)
+                    && self.tell(entry, rules, "failed", reason, EventAction::FailPod, conviction, desk)
+                {
+                    self.collect(entry, rules, findings, &condemned, conviction, desk);
+                }
+            }
+        }
+    }
+
+    /// What can be done, by the kind of the task, the rules, and a fresh look at a Job. `None`: it is not known yet, or not
+    /// the time.
+    fn way(&mut self, entry: &mut TaskEntry, rules: &Rules, desk: &mut Desk<'_>) -> Option<Way> {
+        if entry.retry_at > desk.cx.now {
+            entry.wake = entry.wake.min(entry.retry_at);
+            return None;
+        }
+        let acts = rules.fail_owner != FailOwner::None;
+        match &entry.task.kind {
+            TaskKindOf::ReportOnly(_) => Some(Way::TellOnly),
+            TaskKindOf::Label { .. } | TaskKindOf::BarePod { .. } => {
+                Some(if acts { Way::Pods } else { Way::TellOnly })
+            }
+            TaskKindOf::Listed(_) => Some(if acts { Way::Listed } else { Way::TellOnly }),
+            TaskKindOf::Job(_) if !acts || entry.steps.hands_off => Some(Way::TellOnly),
+            TaskKindOf::Job(_) if entry.steps.owner_gone => Some(Way::Leave),
+            TaskKindOf::Job(_) if entry.steps.owner_failed => Some(Way::Job),
+            TaskKindOf::Job(job) => {
+                let settled = entry.permanent().and_then(|record| record.failed_at);
+                if settled.is_some_and(|at| elapsed(at, desk.cx.wall) >= SETTLED)
+                    && entry.idle_since.is_some()
+                    && !self.owners.contains_key(&job.uid)
+                {
+                    return Some(Way::Leave);
+                }
+                let (job, id) = (job.clone(), entry.task.id.clone());
+                let known = self.owners.get(&job.uid).filter(|known| desk.cx.now.since(known.read_at) <= OWNER_FRESH);
+                match known.map(|known| known.sight.clone()) {
+                    None => {
+                        self.look_up(Some(&id), id.namespace.clone(), job, desk);
+                        None
+                    }
+                    Some(sight) => self.way_of_job(entry, rules, &sight, &desk.cx),
+                }
+            }
+        }
+    }
+
+    fn way_of_job(&self, entry: &mut TaskEntry, rules: &Rules, sight: &OwnerSight, cx: &Cx<'_>) -> Option<Way> {
+        let facts = match sight {
+            OwnerSight::NotFound { .. } => {
+                entry.steps.owner_gone = true;
+                return Some(Way::Leave);
+            }
+            OwnerSight::Unreadable { .. } => return Some(Way::TellOnly),
+            OwnerSight::Found(facts) if facts.deleting => return Some(Way::Leave),
+            OwnerSight::Found(facts) => facts,
+        };
+        let Some(job) = &facts.job else { return Some(Way::TellOnly) };
+        if job.failure_target {
+            if entry.permanent().is_none() {
+                return Some(Way::Leave);
+            }
+            entry.steps.owner_failed = true;
+            entry.steps.marked |= facts.marked;
+            return Some(Way::Job);
+        }
+        entry.steps.marked |= facts.marked;
+        match job_is_open(job) {
+            Ok(()) if !job.started => {
+                entry.wake = entry.wake.min(cx.now.plus(LATER));
+                None
+            }
+            Ok(()) => {
+                let whole = rules.fail_owner == FailOwner::Job
+                    && !(job.pod_ran || job.succeeded > 0 || entry.steps.only_pods);
+                Some(if whole { Way::Job } else { Way::PodsOnly })
+            }
+            Err(Guard::Suspended) => {
+                entry.wake = entry.wake.min(cx.now.plus(LATER));
+                None
+            }
+            Err(Guard::ManagedElsewhere) => Some(Way::TellOnly),
+            Err(
+                Guard::Finished
+                | Guard::Succeeding
+                | Guard::Gone
+                | Guard::Unreadable
+                | Guard::NotAJob
+                | Guard::Deleting
+                | Guard::FailingAlready
+                | Guard::NotStarted
+                | Guard::PodStarted
+                | Guard::PodSucceeded
+                | Guard::NothingStuck
+                | Guard::Mirror
+                | Guard::NotStuck,
+            ) => Some(Way::Leave),
+        }
+    }
+
+    /// The pods that the conviction is about, and that may be touched. A pod that was made after it had its own try: it is
+    /// given the whole grace.
+    fn condemned(
+        &self,
+        entry: &TaskEntry,
+        rules: &Rules,
+        findings: &[Finding],
+        conviction: &Conviction,
+    ) -> Vec<String> {
+        let failed_at = entry.permanent().and_then(|record| record.failed_at);
+        let exhausted = conviction.reason == Reason::PullRetriesExhausted;
+        findings
+            .iter()
+            .filter(|finding| finding.key == conviction.key && !finding.ran && !finding.healing && !finding.braked)
+            .filter(|finding| {
+                let Some(pod) = self.pods.get(&finding.uid) else { return false };
+                let grace = rules.grace(super::acts::class_of(finding));
+                let concluded = match super::acts::ruling(finding) {
+                    Some(Ruling::Task | Ruling::Node) => true,
+                    Some(Ruling::Wait { .. }) | None => false,
+                };
+                match failed_at {
+                    None => concluded || exhausted,
+                    Some(at) if pod.sight.created <= at => true,
+                    Some(_) => finding.waited >= grace && (concluded || exhausted),
+                }
+            })
+            .map(|finding| finding.uid.clone())
+            .collect()
+    }
+
+    fn mark_owner(&mut self, entry: &mut TaskEntry, conviction: &Conviction, desk: &mut Desk<'_>) -> bool {
+        let Some(owner) = entry.task.owner().cloned() else { return true };
+        if entry.steps.marked {
+            return true;
+        }
+        let failed_at = entry.permanent().and_then(|record| record.failed_at).unwrap_or(whole_second(desk.cx.wall));
+        let id = entry.task.id.clone();
+        let effect = Effect::MarkOwner {
+            namespace: id.namespace.clone(),
+            owner,
+            labels: Conviction::labels(),
+            annotations: conviction.annotations(failed_at),
+        };
+        self.emit(format!("{}/mark", entry.tag()), (Some(&id), &id.namespace), Step::Mark, effect, desk);
+        false
+    }
+
+    fn fail_job(
+        &mut self,
+        entry: &mut TaskEntry,
+        condemned: &[String],
+        conviction: &Conviction,
+        desk: &mut Desk<'_>,
+    ) -> bool {
+        let TaskKindOf::Job(job) = &entry.task.kind else { return true };
+        if entry.steps.owner_failed {
+            return true;
+        }
+        let id = entry.task.id.clone();
+        let effect = Effect::FailJob {
+            namespace: id.namespace.clone(),
+            job: job.clone(),
+            reason: conviction.reason,
+            message: conviction.sentence(entry.attempts),
+            stuck: condemned.to_vec(),
+        };
+        self.emit(format!("{}/fail", entry.tag()), (Some(&id), &id.namespace), Step::FailJob, effect, desk);
+        false
+    }
+
+    /// Record, then the pods in place, then an Event for each.
+    fn fail_pods(
+        &mut self,
+        entry: &mut TaskEntry,
+        rules: &Rules,
+        state: FailureState,
+        uids: &[String],
+        conviction: &Conviction,
+        desk: &mut Desk<'_>,
+    ) {
+        if !rules.audits() && !self.want_record(entry, rules, state, Reason::PodFailed, Some(conviction), desk) {
+            return;
+        }
+        for uid in uids {
+            let done = rules.audits() || self.fail_pod(entry, uid, None, desk);
+            if done {
+                let action = if rules.audits() { EventAction::WouldFailPod } else { EventAction::FailPod };
+                self.tell_of_pod(entry, rules, uid, action, conviction, desk);
+            }
+        }
+    }
+
+    /// Fails a pod in place. True: that is done.
+    fn fail_pod(
+        &mut self,
+        entry: &mut TaskEntry,
+        uid: &str,
+        marks: Option<(BTreeMap<String, String>, BTreeMap<String, String>)>,
+        desk: &mut Desk<'_>,
+    ) -> bool {
+        let Some(pod) = self.pods.get_mut(uid) else { return true };
+        if pod.fate != Fate::Open {
+            return true;
+        }
+        if pod.sight.active_deadline == Some(1) {
+            pod.failed_at.get_or_insert(desk.cx.now);
+        }
+        if pod.failed_at.is_some() {
+            return true;
+        }
+        if pod.wait_until > desk.cx.now {
+            entry.wake = entry.wake.min(pod.wait_until);
+            return false;
+        }
+        let (labels, annotations) = marks.unwrap_or_default();
+        let effect = Effect::FailPod {
+            namespace: pod.sight.facts.namespace.clone(),
+            name: pod.sight.facts.name.clone(),
+            fence: pod.fence(),
+            labels,
+            annotations,
+        };
+        let id = entry.task.id.clone();
+        let step = Step::FailPod { uid: uid.to_owned() };
+        self.emit(format!("{}/fail-pod/{uid}", entry.tag()), (Some(&id), &id.namespace), step, effect, desk);
+        false
+    }
+
+    /// The pods of a failed task, the newest first: the dead ones and those that are condemned.
+    fn of_the_failed(&self, entry: &TaskEntry, condemned: &[String]) -> Vec<String> {
+        let mut pods: Vec<_> = entry
+            .pods
+            .iter()
+            .filter_map(|uid| self.pods.get_key_value(uid))
+            .filter(|(uid, pod)| !pod.collected && (pod.fate == Fate::Dead || condemned.contains(uid)))
+            .map(|(uid, pod)| (std::cmp::Reverse(pod.sight.created), uid.clone()))
+            .collect();
+        pods.sort();
+        pods.into_iter().map(|(_, uid)| uid).collect()
+    }
+
+    /// The newest pods are kept as evidence: labelled and failed in place. True: they are.
+    fn fail_kept(
+        &mut self,
+        entry: &mut TaskEntry,
+        rules: &Rules,
+        condemned: &[String],
+        conviction: &Conviction,
+        desk: &mut Desk<'_>,
+    ) -> bool {
+        let failed_at = entry.permanent().and_then(|record| record.failed_at).unwrap_or(whole_second(desk.cx.wall));
+        let mut done = true;
+        for uid in self.of_the_failed(entry, condemned).into_iter().take(rules.keep_pods as usize) {
+            let marks = (Conviction::labels(), conviction.annotations(failed_at));
+            let put_off = self.pods.get(&uid).is_some_and(|pod| pod.wait_until > desk.cx.now);
+            done &= self.fail_pod(entry, &uid, Some(marks), desk) || put_off;
+        }
+        done
+    }
+
+    /// Deletes all but the kept ones, and tells when all is done.
+    fn collect(
+        &mut self,
+        entry: &mut TaskEntry,
+        rules: &Rules,
+        findings: &[Finding],
+        condemned: &[String],
+        conviction: &Conviction,
+        desk: &mut Desk<'_>,
+    ) {
+        if findings.iter().any(|finding| finding.braked) {
+            return;
+        }
+        let mut pending = false;
+        let id = entry.task.id.clone();
+        let mut kept = 0;
+        for uid in self.of_the_failed(entry, condemned) {
+            let Some(pod) = self.pods.get(&uid) else { continue };
+            let may_stay = match (&entry.task.kind, pod.fate) {
+                // Its own controller looks after the dead ones; a pending one would hold CPU and quota.
+                (TaskKindOf::Listed(_), fate) => fate == Fate::Dead,
+                (_, Fate::Dead) => true,
+                (_, Fate::Open | Fate::Gone) => {
+                    pod.failed_at.is_none_or(|at| desk.cx.now.since(at) < DEAD_KUBELET)
+                }
+            };
+            if kept < rules.keep_pods && may_stay {
+                kept += 1;
+                if let Some(at) = pod.failed_at.filter(|_| pod.fate == Fate::Open) {
+                    entry.wake = entry.wake.min(at.plus(DEAD_KUBELET));
+                }
+                continue;
+            }
+            pending = true;
+            if pod.wait_until > desk.cx.now {
+                entry.wake = entry.wake.min(pod.wait_until);
+                continue;
+            }
+            let effect = Effect::DeletePod {
+                namespace: pod.sight.facts.namespace.clone(),
+                name: pod.sight.facts.name.clone(),
+                fence: pod.fence(),
+            };
+            let step = Step::Delete { uid: uid.clone() };
+            self.emit(format!("{}/delete/{uid}", entry.tag()), (Some(&id), &id.namespace), step, effect, desk);
+        }
+        if !pending {
+            self.tell_collected(entry, rules, conviction, desk);
+        }
+    }
+}

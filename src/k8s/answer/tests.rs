@@ -1,0 +1,166 @@
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::core::reason::Detail;
+
+fn body(kind: &str, object: &Value) -> Vec<u8> {
+    json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
+        "uid": "u-1", "kind": {"group": if kind == "Pod" { "" } else { "batch" }, "version": "v1", "kind": kind},
+        "operation": "CREATE", "namespace": "team", "object": object}})
+    .to_string()
+    .into_bytes()
+}
+
+fn pod() -> Value {
+    json!({"metadata": {"generateName": "worker-"}, "spec": {
+        "initContainers": [{"name": "setup", "image": "a:1"}],
+        "containers": [{"name": "app", "image": "optio-node:latest"}]}})
+}
+
+fn finding(action: Action, policy: &str) -> Finding {
+    Finding {
+        policy: policy.into(),
+        containers: Arc::from(["app".to_owned()]),
+        image: "optio-node:latest".into(),
+        reason: Reason::ImageAbsent,
+        detail: Some(Detail::NoNodeHoldsAll),
+        action,
+        would_be: Action::Deny,
+        explanation: "Image `optio-node:latest` is on none of 2 nodes.".into(),
+        remedy: Some("Run ./images/build.sh node to build it.".into()),
+    }
+}
+
+fn verdict(findings: Vec<Finding>) -> Verdict {
+    Verdict { findings, omitted: 0, matched_policies: vec!["agents".into()] }
+}
+
+fn answered(kind: &str, object: &Value, verdict: &Verdict) -> Value {
+    let body = body(kind, object);
+    let review = Envelope::parse(&body).expect("a review");
+    let inquiry = review.submitted().inquire("pullguard").expect("an object").expect("judged");
+    let answer = Answer::judged(&review, &inquiry, verdict).to_json().expect("json");
+    serde_json::from_slice(&answer).expect("json")
+}
+
+#[test]
+fn a_denial_is_for_people_and_for_programs() {
+    let answer = answered("Pod", &pod(), &verdict(vec![finding(Action::Deny, "agents")]));
+    assert_eq!(
+        answer,
+        json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": {
+            "uid": "u-1",
+            "allowed": false,
+            "status": {
+                "status": "Failure",
+                "code": 403,
+                "reason": "ImageAbsent",
+                "message": "Image `optio-node:latest` is on none of 2 nodes. Run ./images/build.sh node to build it. (policy agents)",
+                "details": {"name": "worker-", "group": "", "kind": "Pod", "retryAfterSeconds": 45, "causes": [{
+                    "reason": "ImageAbsent",
+                    "message": "Image `optio-node:latest` is on none of 2 nodes.",
+                    "field": "spec.containers{app}.image",
+                }]},
+            },
+            "auditAnnotations": {"decision": "Deny", "would-be": "Deny", "reason": "ImageAbsent", "detail": "NoNodeHoldsAll",
+                "policies": "agents", "image": "optio-node:latest"},
+        }})
+    );
+}
+
+#[test]
+fn policies_that_find_the_same_say_it_once() {
+    let answer =
+        answered("Pod", &pod(), &verdict(vec![finding(Action::Deny, "agents"), finding(Action::Deny, "all")]));
+    let message = answer.pointer("/response/status/message").and_then(Value::as_str).expect("message");
+    assert!(message.ends_with("(policies agents, all)"), "{message}");
+}
+
+#[test]
+fn audit_is_silence_for_the_client_and_a_word_for_the_audit_log() {
+    let answer = answered("Pod", &pod(), &verdict(vec![finding(Action::Allow, "agents")]));
+    let response = answer.get("response").expect("response");
+    assert_eq!(response.get("allowed"), Some(&json!(true)));
+    assert!(response.get("warnings").is_none() && response.get("status").is_none());
+    assert_eq!(answer.pointer("/response/auditAnnotations/decision"), Some(&json!("Allow")));
+    assert_eq!(answer.pointer("/response/auditAnnotations/would-be"), Some(&json!("Deny")));
+}
+
+#[test]
+fn the_fields_of_a_template_are_named_from_its_root() {
+    let cron = json!({"metadata": {"name": "c"}, "spec": {"jobTemplate": {"spec": {"template": pod()}}}});
+    let answer = answered("CronJob", &cron, &verdict(vec![finding(Action::Deny, "agents")]));
+    let field = answer.pointer("/response/status/details/causes/0/field");
+    assert_eq!(field, Some(&json!("spec.jobTemplate.spec.template.spec.containers{app}.image")));
+}
+
+#[test]
+fn warnings_fit_whatever_is_said() {
+    let long = Finding { explanation: "wörter ".repeat(300).into(), ..finding(Action::Warn, "agents") };
+    let solid = Finding { explanation: "ö".repeat(2_000).into(), ..finding(Action::Warn, "agents") };
+    let many = (0..100).map(|n| Finding { explanation: format!("finding {n}").into(), ..finding(Action::Warn, "p") });
+    for findings in [vec![long], vec![solid], many.collect(), vec![finding(Action::Warn, "agents")]] {
+        let answer = answered("Pod", &pod(), &verdict(findings));
+        assert_eq!(answer.pointer("/response/allowed"), Some(&json!(true)));
+        let warnings = answer.pointer("/response/warnings").and_then(Value::as_array).expect("warnings");
+        assert!(!warnings.is_empty() && warnings.len() <= MAX_WARNINGS);
+        for warning in warnings {
+            let warning = warning.as_str().expect("text");
+            assert!(!warning.is_empty() && warning.len() <= WARNING_BYTES, "{warning}");
+        }
+    }
+}
+
+#[test]
+fn a_text_is_wrapped_without_losing_a_word() {
+    let text = "one two ".repeat(100);
+    let lines: Vec<String> = wrapped(text.trim_end()).collect();
+    assert!(lines.len() > 3);
+    let joined: Vec<&str> = lines.iter().map(|line| line.strip_prefix("... ").unwrap_or(line)).collect();
+    assert_eq!(joined.join(" "), text.trim_end());
+}
+
+#[test]
+fn an_answer_stays_small_for_a_thousand_findings() {
+    let long: Arc<str> = "x".repeat(5_000).into();
+    let findings = (0..1_000).map(|n| Finding {
+        explanation: format!("{n}{long}").into(),
+        remedy: Some(long.clone()),
+        ..finding(Action::Deny, "p")
+    });
+    let verdict = Verdict { findings: findings.collect(), omitted: 7, matched_policies: vec!["p".into(); 1_000] };
+    let answer = answered("Pod", &pod(), &verdict);
+    assert!(answer.to_string().len() < 64 * 1024);
+    let message = answer.pointer("/response/status/message").and_then(Value::as_str).expect("message");
+    assert!(message.ends_with("999 more like these."), "{}", message.len());
+}
+
+#[test]
+fn a_bad_object_is_answered_with_its_uid() {
+    for (object, part) in [
+        (json!({"spec": {"containers": "none"}}), "cannot be read as a Pod"),
+        (json!(7), "cannot be read as a Pod"),
+        (Value::Null, "no `request.object`"),
+    ] {
+        let body = body("Pod", &object);
+        let review = Envelope::parse(&body).expect("a review");
+        let error = review.submitted().inquire("pullguard").expect_err("a bad object");
+        let answer = serde_json::to_value(Answer::bad_object(&review, &error)).expect("json");
+        assert_eq!(answer.pointer("/response/uid"), Some(&json!("u-1")));
+        assert_eq!(answer.pointer("/response/allowed"), Some(&json!(false)));
+        assert_eq!(answer.pointer("/response/status/code"), Some(&json!(400)));
+        let message = answer.pointer("/response/status/message").and_then(Value::as_str).expect("message");
+        assert!(message.contains(part), "{message}");
+    }
+}
+
+#[test]
+fn a_patch_travels_in_base64() {
+    let body = body("Pod", &pod());
+    let review = Envelope::parse(&body).expect("a review");
+    let answer = serde_json::to_value(Answer::rescued(&review, b"[]".to_vec(), "PinToHolders")).expect("json");
+    assert_eq!(answer.pointer("/response/patch"), Some(&json!("W10=")));
+    assert_eq!(answer.pointer("/response/patchType"), Some(&json!("JSONPatch")));
+}

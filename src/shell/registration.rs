@@ -1,0 +1,224 @@
+//! Keeps the webhook configurations and the Secret of the certificates as they should be.
+//!
+//! Enters: the keyring, and whether a policy asks for a rescue. Leaves: patches, only where something differs. Every
+//! replica does it: the writes are fenced, and the same from all of them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::admissionregistration::v1::{
+    MutatingWebhook, MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
+};
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use serde_json::json;
+
+use super::certificates::{CertificateError, Keyring, Renewal, SECRET};
+use super::tls::{Serving, TlsError};
+
+/// The name of both webhook configurations.
+pub const CONFIGURATION: &str = "pullguard";
+/// The webhook whose exemptions the mutating one shares.
+const PODS_WEBHOOK: &str = "pods.pullguard.dev";
+
+#[derive(Debug, thiserror::Error)]
+pub enum RegistrationError {
+    #[error("the API server: {0}")]
+    Api(#[from] kube::Error),
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error("the secret {SECRET} holds no certificate yet: cert-manager writes it")]
+    NoCertificate,
+}
+
+/// Who makes the certificates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum CertificateSource {
+    /// Pullguard itself.
+    Managed,
+    /// Somebody else, such as cert-manager: Pullguard reads the Secret.
+    External,
+}
+
+pub struct Registration {
+    pub client: Client,
+    pub namespace: String,
+    pub source: CertificateSource,
+    pub serving: Arc<Serving>,
+}
+
+impl std::fmt::Debug for Registration {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registration").field("namespace", &self.namespace).field("source", &self.source).finish()
+    }
+}
+
+fn is(error: &kube::Error, code: u16) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == code)
+}
+
+impl Registration {
+    /// One round: certificate, serving, `caBundle`, and the mutating webhook where a policy asks for a rescue.
+    ///
+    /// # Errors
+    /// What could not be done; the next round tries again.
+    pub async fn round(&self, rescue_wanted: bool) -> Result<(), RegistrationError> {
+        let now = Timestamp::now();
+        let keyring = self.keyring(now).await?;
+        self.serving.set(&keyring.certificate, &keyring.key)?;
+        let bundle = ByteString(keyring.bundle(now).into_bytes());
+        let Some(validating) = self.validating(&bundle).await? else { return Ok(()) };
+        self.mutating(&validating, bundle, rescue_wanted).await
+    }
+
+    async fn keyring(&self, now: Timestamp) -> Result<Keyring, RegistrationError> {
+        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
+        // A second round settles a race of two replicas: the one that lost reads what the other has written.
+        for _ in 0..3 {
+            let found = secrets.get_opt(SECRET).await?;
+            let data: BTreeMap<String, Vec<u8>> = found
+                .iter()
+                .flat_map(|secret| secret.data.iter().flatten())
+                .map(|(key, value)| (key.clone(), value.0.clone()))
+                .collect();
+            let keyring = Keyring::from_secret(&data);
+            if self.source == CertificateSource::External {
+                let complete = !keyring.certificate.is_empty() && !keyring.key.is_empty();
+                return if complete { Ok(keyring) } else { Err(RegistrationError::NoCertificate) };
+            }
+            let renewal = keyring.renewal(now);
+            if renewal == Renewal::Keep {
+                return Ok(keyring);
+            }
+            let renewed = keyring.renewed(renewal, &self.namespace, now)?;
+            tracing::info!(renewal = ?renewal, "certificate renewed");
+            let metadata = match &found {
+                Some(secret) => secret.metadata.clone(),
+                None => ObjectMeta {
+                    name: Some(SECRET.to_owned()),
+                    labels: Some([("app.kubernetes.io/name".to_owned(), "pullguard".to_owned())].into()),
+                    ..ObjectMeta::default()
+                },
+            };
+            let secret = Secret {
+                metadata,
+                type_: Some("kubernetes.io/tls".to_owned()),
+                string_data: Some(renewed.to_secret()),
+                ..Secret::default()
+            };
+            let written = match found {
+                Some(_) => secrets.replace(SECRET, &PostParams::default(), &secret).await,
+                None => secrets.create(&PostParams::default(), &secret).await,
+            };
+            match written {
+                Ok(_) => return Ok(renewed),
+                Err(error) if is(&error, 409) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(RegistrationError::NoCertificate)
+    }
+
+    async fn validating(
+        &self,
+        bundle: &ByteString,
+    ) -> Result<Option<ValidatingWebhookConfiguration>, RegistrationError> {
+        let configurations: Api<ValidatingWebhookConfiguration> = Api::all(self.client.clone());
+        let Some(found) = configurations.get_opt(CONFIGURATION).await? else { return Ok(None) };
+        let webhooks = found.webhooks.iter().flatten();
+        let stale: Vec<&str> = webhooks
+            .filter(|webhook| webhook.client_config.ca_bundle.as_ref() != Some(bundle))
+            .map(|webhook| webhook.name.as_str())
+            .collect();
+        if stale.is_empty() {
+            return Ok(Some(found));
+        }
+        let webhooks: Vec<_> =
+            stale.iter().map(|name| json!({"name": name, "clientConfig": {"caBundle": bundle}})).collect();
+        let patch = json!({"metadata": {"resourceVersion": found.metadata.resource_version}, "webhooks": webhooks});
+        let patched =
+            configurations.patch(CONFIGURATION, &PatchParams::default(), &Patch::Strategic(patch)).await?;
+        tracing::info!(webhooks = stale.len(), "caBundle written");
+        Ok(Some(patched))
+    }
+
+    /// The mutating webhook has the exemptions of the validating one, whatever an operator made of them, and goes with it.
+    async fn mutating(
+        &self,
+        validating: &ValidatingWebhookConfiguration,
+        bundle: ByteString,
+        wanted: bool,
+    ) -> Result<(), RegistrationError> {
+        let configurations: Api<MutatingWebhookConfiguration> = Api::all(self.client.clone());
+        let found = configurations.get_opt(CONFIGURATION).await?;
+        let source = validating.webhooks.iter().flatten().find(|webhook| webhook.name == PODS_WEBHOOK);
+        let Some(source) = source.filter(|_| wanted) else {
+            if found.is_some() {
+                configurations.delete(CONFIGURATION, &DeleteParams::default()).await?;
+                tracing::info!("mutating webhook removed");
+            }
+            return Ok(());
+        };
+        let mut client_config = source.client_config.clone();
+        client_config.ca_bundle = Some(bundle);
+        if let Some(service) = &mut client_config.service {
+            service.path = Some("/mutate".to_owned());
+        }
+        let mut rules = source.rules.clone().unwrap_or_default();
+        for rule in &mut rules {
+            // Where a pod goes can be said at its creation only.
+            rule.operations = Some(vec!["CREATE".to_owned()]);
+        }
+        rules.retain(|rule| rule.resources.iter().flatten().any(|resource| resource == "pods"));
+        let webhook = MutatingWebhook {
+            name: "rescue.pullguard.dev".to_owned(),
+            admission_review_versions: source.admission_review_versions.clone(),
+            client_config,
+            failure_policy: Some("Ignore".to_owned()),
+            match_conditions: source.match_conditions.clone(),
+            match_policy: source.match_policy.clone(),
+            namespace_selector: source.namespace_selector.clone(),
+            object_selector: source.object_selector.clone(),
+            reinvocation_policy: Some("IfNeeded".to_owned()),
+            rules: Some(rules),
+            side_effects: "None".to_owned(),
+            timeout_seconds: source.timeout_seconds,
+        };
+        if let Some(found) = &found
+            && found.webhooks.as_deref() == Some(std::slice::from_ref(&webhook))
+        {
+            return Ok(());
+        }
+        let owner = OwnerReference {
+            api_version: "admissionregistration.k8s.io/v1".to_owned(),
+            kind: "ValidatingWebhookConfiguration".to_owned(),
+            name: CONFIGURATION.to_owned(),
+            uid: validating.metadata.uid.clone().unwrap_or_default(),
+            ..OwnerReference::default()
+        };
+        let metadata = ObjectMeta {
+            name: Some(CONFIGURATION.to_owned()),
+            labels: Some([("app.kubernetes.io/name".to_owned(), "pullguard".to_owned())].into()),
+            owner_references: Some(vec![owner]),
+            ..ObjectMeta::default()
+        };
+        let configuration = MutatingWebhookConfiguration { metadata, webhooks: Some(vec![webhook]) };
+        if found.is_some() {
+            let patch = json!({"webhooks": configuration.webhooks});
+            configurations.patch(CONFIGURATION, &PatchParams::default(), &Patch::Merge(patch)).await?;
+        } else {
+            match configurations.create(&PostParams::default(), &configuration).await {
+                Err(error) if !is(&error, 409) => return Err(error.into()),
+                Ok(_) | Err(_) => {}
+            }
+        }
+        tracing::info!("mutating webhook registered");
+        Ok(())
+    }
+}
