@@ -21,6 +21,7 @@ pub mod presence;
 pub mod reason;
 pub mod refusal;
 pub mod rescue;
+pub mod runtime;
 pub mod selector;
 mod sight;
 pub mod verdict;

@@ -11,4 +11,6 @@ pub mod node;
 pub mod pod;
 pub mod policy;
 pub mod question;
+pub mod record;
+pub mod sight;
 pub mod template;

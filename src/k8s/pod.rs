@@ -81,7 +81,8 @@ pub struct PodObject {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PodSpec {
-    node_name: Option<String>,
+    pub(super) active_deadline_seconds: Option<i64>,
+    pub(super) node_name: Option<String>,
     #[serde(deserialize_with = "nullable")]
     node_selector: Labels,
     affinity: Option<Affinity>,

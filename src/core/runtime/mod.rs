@@ -27,6 +27,7 @@ mod clock;
 mod denied;
 pub mod effect;
 mod entry;
+pub mod explain;
 pub mod guard;
 pub mod judge;
 pub mod ledger;
@@ -37,6 +38,7 @@ mod outcomes;
 pub mod plan;
 mod planner;
 mod pods;
+pub mod recreation;
 pub mod rules;
 pub mod sight;
 mod steps;
@@ -44,3 +46,6 @@ pub mod symptoms;
 pub mod task;
 mod telling;
 pub mod waste;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,10 @@
+//! The runtime half against a world in memory: an API server with fences, kubelets, a Job controller.
+
+mod behaviour;
+mod denials;
+mod faults;
+mod laws;
+mod nodescoped;
+mod recreation;
+mod scale;
+mod world;

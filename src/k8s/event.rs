@@ -1,0 +1,219 @@
+//! Events of our own, as `events.k8s.io/v1` has them.
+//!
+//! Enters: a [`Notice`], of either half. Leaves: the body to create. What is longer than the API server takes is cut, at a
+//! character's boundary.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use sha2::{Digest, Sha256};
+
+use super::question::Inquiry;
+use crate::core::policies::Policies;
+use crate::core::policy::{Action, Enforcement};
+use crate::core::reason::Reason;
+use crate::core::runtime::effect::{EventDraft, EventType, ObjectRef};
+use crate::core::verdict::Verdict;
+
+const NOTE_LIMIT: usize = 1024;
+const NAME_LIMIT: usize = 253;
+const INSTANCE_LIMIT: usize = 128;
+
+/// Which half speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reporter {
+    Webhook,
+    Controller,
+}
+
+impl Reporter {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Webhook => "pullguard.dev/webhook",
+            Self::Controller => "pullguard.dev/controller",
+        }
+    }
+}
+
+/// What is to be told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    pub reporter: Reporter,
+    /// Where the Event is created.
+    pub namespace: String,
+    pub event_type: EventType,
+    pub reason: Reason,
+    pub action: &'static str,
+    pub regarding: ObjectRef,
+    pub related: Option<ObjectRef>,
+    pub note: String,
+    /// `Some`: the Event is named by it, so that telling it again creates no twin.
+    pub key: Option<String>,
+}
+
+impl From<EventDraft> for Notice {
+    fn from(draft: EventDraft) -> Self {
+        Self {
+            reporter: Reporter::Controller,
+            namespace: draft.namespace,
+            event_type: draft.event_type,
+            reason: draft.reason,
+            action: draft.action.as_str(),
+            regarding: draft.regarding,
+            related: draft.related,
+            note: draft.note,
+            key: Some(draft.key),
+        }
+    }
+}
+
+/// What Audit's notes begin with.
+pub const AUDIT_MARK: &str = "(audit) ";
+
+impl Notice {
+    /// The Event of a decision at admission; `None` where there is nothing to tell: no finding, or only such as the policy
+    /// itself lets pass in silence.
+    ///
+    /// It regards the controlling owner: a person looks there, and the pod never comes to be. `api_version` and `kind` are
+    /// those of the object under review.
+    pub fn decision(
+        inquiry: &Inquiry,
+        api_version: &str,
+        kind: &str,
+        verdict: &Verdict,
+        policies: &Policies,
+    ) -> Option<Self> {
+        let finding = verdict.first()?;
+        let policy = policies.get(&finding.policy);
+        let audit = policy.is_some_and(|policy| policy.enforcement == Enforcement::Audit);
+        let (event_type, action) = match (finding.action, finding.would_be) {
+            (Action::Deny, _) => (EventType::Warning, "Deny"),
+            (Action::Warn, _) => (EventType::Warning, "Warn"),
+            (Action::Allow, Action::Deny) if audit => (EventType::Warning, "WouldDeny"),
+            (Action::Allow, Action::Warn) if audit => (EventType::Normal, "WouldWarn"),
+            (Action::Allow, _) => return None,
+        };
+        let mark = if finding.action == Action::Allow { AUDIT_MARK } else { "" };
+        let remedy = finding.remedy.as_deref().map(|remedy| format!(" {remedy}")).unwrap_or_default();
+        let more = match verdict.findings.len() - 1 + verdict.omitted {
+            0 => String::new(),
+            more => format!(" ({more} more)"),
+        };
+        let note = format!("{mark}{}{remedy} [policy {}]{more}", finding.explanation, finding.policy);
+        Some(Self {
+            reporter: Reporter::Webhook,
+            namespace: inquiry.pod.namespace.clone(),
+            event_type,
+            reason: finding.reason,
+            action,
+            regarding: regarding(inquiry, api_version, kind),
+            related: policy.map(|policy| ObjectRef {
+                api_version: "pullguard.dev/v1alpha1".to_owned(),
+                kind: "NodeImagePolicy".to_owned(),
+                namespace: String::new(),
+                name: policy.name.clone(),
+                uid: policy.uid.clone(),
+            }),
+            note,
+            key: None,
+        })
+    }
+}
+
+fn regarding(inquiry: &Inquiry, api_version: &str, kind: &str) -> ObjectRef {
+    let namespace = inquiry.pod.namespace.clone();
+    match &inquiry.pod.owner {
+        Some(owner) => ObjectRef {
+            api_version: owner.api_version.clone(),
+            kind: owner.kind.clone(),
+            namespace,
+            name: owner.name.clone(),
+            uid: owner.uid.clone(),
+        },
+        None => {
+            // The API server makes the name up after admission: all that is known of it is how it begins.
+            let name = if inquiry.name.is_empty() { &inquiry.generate_name } else { &inquiry.name };
+            ObjectRef {
+                api_version: api_version.to_owned(),
+                kind: kind.to_owned(),
+                namespace,
+                name: name.clone(),
+                uid: String::new(),
+            }
+        }
+    }
+}
+
+/// The body to create. `instance` is the name of this replica's pod.
+pub fn body(notice: &Notice, instance: &str, now: Timestamp) -> Event {
+    let instance = if instance.is_empty() { "pullguard" } else { instance };
+    let suffix = match &notice.key {
+        Some(key) => valid_name(key),
+        None => short_hash(&[notice.action, notice.reason.as_str(), &notice.note, instance, &now.to_string()]),
+    };
+    // A name is at least one character before the suffix.
+    let room = NAME_LIMIT.saturating_sub(suffix.len() + 1);
+    let subject = valid_name(&notice.regarding.name);
+    let subject = cut(&subject, room).trim_end_matches(['-', '.']);
+    let subject = if subject.is_empty() { "pullguard" } else { subject };
+    Event {
+        metadata: ObjectMeta {
+            name: Some(format!("{subject}.{suffix}")),
+            namespace: Some(notice.namespace.clone()),
+            ..ObjectMeta::default()
+        },
+        event_time: Some(MicroTime(now)),
+        type_: Some(
+            match notice.event_type {
+                EventType::Normal => "Normal",
+                EventType::Warning => "Warning",
+            }
+            .to_owned(),
+        ),
+        reason: Some(notice.reason.as_str().to_owned()),
+        action: Some(notice.action.to_owned()),
+        note: Some(cut(&notice.note, NOTE_LIMIT).to_owned()),
+        regarding: Some(reference(&notice.regarding)),
+        related: notice.related.as_ref().map(reference),
+        reporting_controller: Some(notice.reporter.as_str().to_owned()),
+        reporting_instance: Some(cut(instance, INSTANCE_LIMIT).to_owned()),
+        ..Event::default()
+    }
+}
+
+fn reference(object: &ObjectRef) -> ObjectReference {
+    let given = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+    ObjectReference {
+        api_version: given(&object.api_version),
+        kind: given(&object.kind),
+        namespace: given(&object.namespace),
+        name: given(&object.name),
+        uid: given(&object.uid),
+        ..ObjectReference::default()
+    }
+}
+
+/// At most so many bytes.
+fn cut(text: &str, limit: usize) -> &str {
+    text.get(..text.floor_char_boundary(limit)).unwrap_or_default()
+}
+
+/// An Event's name is a DNS subdomain; a label's value, which may be what it regards, is not.
+fn valid_name(text: &str) -> String {
+    let valid = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c.to_ascii_lowercase() } else { '-' };
+    let parts = text.split('.').map(|part| {
+        let part: String = part.chars().map(valid).collect();
+        part.trim_matches('-').to_owned()
+    });
+    parts.filter(|part| !part.is_empty()).collect::<Vec<_>>().join(".")
+}
+
+fn short_hash(parts: &[&str]) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(part.as_bytes());
+        hash.update([0]);
+    }
+    hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
