@@ -3,6 +3,7 @@
 //! The rooms, and the one direction in which they may know each other:
 //! `main -> app -> shell -> k8s -> core`.
 
+pub mod app;
 pub mod core;
 pub mod k8s;
 pub mod shell;

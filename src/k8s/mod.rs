@@ -6,6 +6,7 @@
 pub mod answer;
 pub mod crd;
 pub mod envelope;
+pub mod event;
 pub mod json_patch;
 pub mod node;
 pub mod pod;
@@ -14,3 +15,4 @@ pub mod question;
 pub mod record;
 pub mod sight;
 pub mod template;
+pub mod watched;

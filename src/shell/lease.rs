@@ -25,7 +25,7 @@ const RETRY: Duration = Duration::from_secs(2);
 const TIMEOUT: Duration = Duration::from_secs(4);
 
 /// The election, to be run.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Election {
     pub client: Client,
     pub namespace: String,
@@ -72,9 +72,11 @@ impl Election {
                 None => TIMEOUT,
             };
             match tokio::time::timeout(limit, self.try_hold(&api, &mut observed)).await {
-                Ok(Ok(true)) => renewed = Some(began),
-                // Somebody else holds it: whatever we thought, we do not.
-                Ok(Ok(false)) => renewed = None,
+                Ok(Ok(Try::Held)) => renewed = Some(began),
+                // Whatever we thought, we do not hold it.
+                Ok(Ok(Try::Another)) => renewed = None,
+                // Read again at the next try: until the deadline nobody else can hold it.
+                Ok(Ok(Try::Raced)) => {}
                 Ok(Err(error)) => tracing::warn!(%error, "lease not renewed"),
                 Err(_) => tracing::warn!("lease not renewed in time"),
             }
@@ -105,7 +107,7 @@ impl Election {
     }
 
     /// One try; every write carries the resourceVersion of the read before it.
-    async fn try_hold(&self, api: &Api<Lease>, observed: &mut Observed) -> Result<bool, kube::Error> {
+    async fn try_hold(&self, api: &Api<Lease>, observed: &mut Observed) -> Result<Try, kube::Error> {
         let now = MicroTime(Timestamp::now());
         let Some(mut lease) = api.get_opt(&self.name).await? else {
             let lease = Lease {
@@ -116,7 +118,7 @@ impl Election {
         };
         let spec = lease.spec.take().unwrap_or_default();
         if observed.is_held_by_another(&spec, &self.identity, Instant::now()) {
-            return Ok(false);
+            return Ok(Try::Another);
         }
         lease.spec = Some(self.spec(&spec, now));
         won(api.replace(&self.name, &PostParams::default(), &lease).await)
@@ -146,11 +148,19 @@ impl Election {
     }
 }
 
-/// A conflict is somebody who was faster.
-fn won(written: Result<Lease, kube::Error>) -> Result<bool, kube::Error> {
+/// How a try to hold the lease went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Try {
+    Held,
+    Another,
+    /// Somebody wrote the lease between our read and our write.
+    Raced,
+}
+
+fn won(written: Result<Lease, kube::Error>) -> Result<Try, kube::Error> {
     match written {
-        Ok(_) => Ok(true),
-        Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
+        Ok(_) => Ok(Try::Held),
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(Try::Raced),
         Err(error) => Err(error),
     }
 }

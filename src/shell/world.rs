@@ -8,6 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
+use tokio::sync::watch;
 
 use crate::core::decide::decide;
 use crate::core::inventory::{Inventory, InventorySettings};
@@ -27,6 +28,16 @@ pub struct World<R> {
     refusals: RwLock<R>,
     policies_synced: AtomicBool,
     namespaces_synced: AtomicBool,
+    reports: RwLock<BTreeMap<String, Report>>,
+    changes: watch::Sender<()>,
+}
+
+/// What became of the latest generation of a policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    pub generation: i64,
+    /// Why it could not be compiled.
+    pub problem: Option<String>,
 }
 
 impl<R: Refusals + Default> World<R> {
@@ -38,7 +49,31 @@ impl<R: Refusals + Default> World<R> {
             refusals: RwLock::default(),
             policies_synced: AtomicBool::new(false),
             namespaces_synced: AtomicBool::new(false),
+            reports: RwLock::default(),
+            changes: watch::Sender::new(()),
         }
+    }
+
+    /// Says that nodes, policies or namespaces are not what they were.
+    pub fn changed(&self) {
+        self.changes.send_replace(());
+    }
+
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
+    pub fn report_policy(&self, name: &str, generation: i64, problem: Option<String>) {
+        let report = Report { generation, problem };
+        self.reports.write().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), report);
+    }
+
+    pub fn forget_policy(&self, name: &str) {
+        self.reports.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+
+    pub fn reports(&self) -> BTreeMap<String, Report> {
+        self.reports.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub fn read_inventory<T>(&self, look: impl FnOnce(&Inventory) -> T) -> T {

@@ -85,6 +85,7 @@ impl Ledger {
         if entry.over && self.resolve(entry, &findings, &rules, desk) {
             return true;
         }
+        self.tell_failed_pods(entry, &rules, desk);
         let verdict = self.conclude(entry, &rules, &findings, &desk.cx);
         match verdict {
             Verdict::Quiet => {}

@@ -130,5 +130,5 @@ const RETRIES: [Duration; 5] = [
     Duration::from_secs(160),
 ];
 const LONGEST_BACKOFF: Duration = Duration::from_secs(300);
-/// Pods are synced every 10 to 15 s, and a try takes a while.
-const RETRY_SLACK: Duration = Duration::from_secs(20);
+/// Pods are synced every 10 to 15 s, and a try takes a while, more where the registry is slow.
+const RETRY_SLACK: Duration = Duration::from_secs(60);

@@ -10,7 +10,7 @@ use super::super::cause::Permanence;
 use super::super::image::ImageName;
 use super::super::pod::PodFacts;
 use super::clock::ImageClock;
-use super::effect::{FailureState, Record, RecordedFailure};
+use super::effect::{FailureState, ObjectRef, Record, RecordedFailure};
 use super::ledger::StartNote;
 use super::moment::{Moment, Pace};
 use super::rules::Rules;
@@ -58,6 +58,8 @@ pub(super) struct TaskEntry {
     pub idle_since: Option<Moment>,
     /// An image came, or a container of it started: the failure is over.
     pub over: bool,
+    /// Pods that were failed alone, and the image: to be told, though they are gone from the ledger.
+    pub failed_pods: Vec<(ObjectRef, String)>,
     /// That it is over is in the record, and to be told.
     pub tell_resolved: bool,
     /// A denied Job on its way to be failed: the conviction that admission gave.
@@ -106,6 +108,7 @@ impl TaskEntry {
             dirty: true,
             idle_since: None,
             over: false,
+            failed_pods: Vec::new(),
             tell_resolved: false,
             denied: None,
         }

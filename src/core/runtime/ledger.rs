@@ -16,7 +16,7 @@ use super::super::pod::{PodFacts, PullPolicy};
 use super::brake::{Brakes, Limits};
 use super::caps::{Caps, Meter};
 use super::denied::DeniedJobs;
-use super::effect::{EffectId, Record};
+use super::effect::{EffectId, FailureState, Record};
 use super::entry::TaskEntry;
 use super::moment::{Moment, Pace, elapsed};
 use super::pods::{EarlyWords, Fate, PodEntry, Starts};
@@ -73,9 +73,10 @@ pub(super) struct Flight {
 
 #[derive(Clone, Debug)]
 pub(super) enum Step {
-    LookUp { uid: String },
-    Judge { uid: String },
-    Record(Box<Record>),
+    /// A read: what it brings comes by another door.
+    Read,
+    /// With the state that it had before.
+    Record { record: Box<Record>, before: Option<FailureState> },
     Remove,
     Mark,
     FailJob,
@@ -138,6 +139,11 @@ impl Ledger {
     /// How many pods are kept: those in trouble, and the dead ones of failed tasks.
     pub fn pods_kept(&self) -> usize {
         self.pods.len()
+    }
+
+    /// The uids of the pods that are kept.
+    pub fn kept_pods(&self) -> impl Iterator<Item = &str> {
+        self.pods.keys().map(String::as_str)
     }
 
     /// How many tasks are kept.

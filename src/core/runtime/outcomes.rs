@@ -24,7 +24,7 @@ impl Ledger {
         let moment = self.tick(now);
         let Some(Flight { task, step, since: _ }) = self.flights.remove(id) else { return News::None };
         match step {
-            Step::LookUp { .. } | Step::Judge { .. } => {
+            Step::Read => {
                 // What was read came by its own door; without it, the next plan asks again.
                 if let Some(entry) = task.and_then(|id| self.tasks.get_mut(&id)) {
                     match outcome {
@@ -34,7 +34,7 @@ impl Ledger {
                 }
             }
             Step::Announce => {}
-            Step::Record(record) => self.record_written(task, *record, outcome, moment),
+            Step::Record { record, before } => self.record_written(task, *record, before, outcome, moment),
             Step::Remove => {
                 if let Some(entry) = task.and_then(|id| self.tasks.get_mut(&id)) {
                     match outcome {
@@ -64,7 +64,14 @@ impl Ledger {
         News::Some
     }
 
-    fn record_written(&mut self, task: Option<TaskId>, record: Record, outcome: Outcome, now: Moment) {
+    fn record_written(
+        &mut self,
+        task: Option<TaskId>,
+        record: Record,
+        before: Option<FailureState>,
+        outcome: Outcome,
+        now: Moment,
+    ) {
         let Some(entry) = task.and_then(|id| self.tasks.get_mut(&id)) else { return };
         entry.dirty = true;
         match outcome {
@@ -72,9 +79,14 @@ impl Ledger {
                 entry.setbacks = 0;
                 entry.recorded_at = Some(now);
                 let Some(Fence { uid, resource_version }) = fence else { return };
-                let before = entry.record.as_ref().map(|sight| sight.record.state);
                 let (state, failed) = (record.state, (record.reason, record.class));
-                entry.record = Some(RecordSight { uid, resource_version, deleting: false, record });
+                // The watch may have been faster, and may have brought what came after this.
+                let seen = entry.record.as_ref().is_some_and(|sight| sight.uid == uid && sight.record.state == state);
+                if !seen {
+                    entry.record = Some(RecordSight { uid, resource_version, deleting: false, record });
+                } else if let Some(sight) = &mut entry.record {
+                    *sight = RecordSight { uid, resource_version, deleting: sight.deleting, record };
+                }
                 if before == Some(state) {
                     return;
                 }
@@ -107,15 +119,14 @@ impl Ledger {
                 pod.failed_at = Some(now);
                 pod.counted = true;
                 self.counters.pods_failed = self.counters.pods_failed.saturating_add(1);
-                if let Some(entry) = task.as_ref().and_then(|id| self.tasks.get_mut(id))
-                    && entry.count(uid)
-                {
-                    self.counters.attempts = self.counters.attempts.saturating_add(1);
+                if let Some(entry) = task.as_ref().and_then(|id| self.tasks.get_mut(id)) {
+                    if entry.count(uid) {
+                        self.counters.attempts = self.counters.attempts.saturating_add(1);
+                    }
+                    entry.failed_pods.extend(pod.failed_for.take().map(|key| (pod.object(), key)));
                 }
             }
-            Outcome::Gone => {
-                self.forget_now(uid);
-            }
+            Outcome::Gone => self.forget_now(uid),
             // It changed: what it changed to is on its way through the watch.
             Outcome::Refused(_) | Outcome::Failed(_) => pod.wait_until = now.plus(AGAIN),
             Outcome::Conflict => pod.wait_until = now.plus(Duration::from_secs(1)),

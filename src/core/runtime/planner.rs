@@ -339,9 +339,9 @@ impl Ledger {
             match next {
                 Next::Wait(at) => desk.out.wake(at),
                 Next::Judge { namespace, job } => {
-                    let (id, uid) = (format!("judge/{}", job.uid), job.uid.clone());
+                    let id = format!("judge/{}", job.uid);
                     let effect = Effect::JudgeTemplate { namespace: namespace.clone(), job };
-                    self.emit(id, (None, &namespace), Step::Judge { uid }, effect, desk);
+                    self.emit(id, (None, &namespace), Step::Read, effect, desk);
                     desk.out.wake(desk.cx.now.plus(SOON));
                 }
                 Next::Fail(denied) => {
@@ -430,9 +430,9 @@ impl Ledger {
         owner: super::super::pod::OwnerRef,
         desk: &mut Desk<'_>,
     ) {
-        let (id, uid) = (format!("look-up/{}", owner.uid), owner.uid.clone());
+        let id = format!("look-up/{}", owner.uid);
         let effect = Effect::LookUpOwner { namespace: namespace.clone(), owner };
-        self.emit(id, (task, &namespace), Step::LookUp { uid }, effect, desk);
+        self.emit(id, (task, &namespace), Step::Read, effect, desk);
     }
 
     /// Puts an effect into the plan, unless it is on its way or a cap is hit.

@@ -72,11 +72,12 @@ impl Trouble {
     }
 
     fn hear(&mut self, cause: &Cause, source: Source, now: Moment) {
-        match cause.permanence {
-            Permanence::Permanent | Permanence::Unclear => {
+        match (source, cause.permanence) {
+            (Source::Status, Permanence::Permanent | Permanence::Unclear) => {
                 self.firm_since.get_or_insert(now);
             }
-            Permanence::Transient => self.firm_since = None,
+            (Source::Event, Permanence::Permanent | Permanence::Unclear) => {}
+            (_, Permanence::Transient) => self.firm_since = None,
         }
         self.cause = Some((cause.clone(), source));
     }
@@ -114,6 +115,8 @@ pub(super) struct PodEntry {
     pub counted: bool,
     /// When we have failed it in place.
     pub failed_at: Option<Moment>,
+    /// The image for which it alone is failed, its task not.
+    pub failed_for: Option<String>,
     /// A delete of ours was accepted.
     pub collected: bool,
     /// An act on it is put off until then.
@@ -136,6 +139,7 @@ impl PodEntry {
             policies: Vec::new(),
             counted: false,
             failed_at: None,
+            failed_for: None,
             collected: false,
             wait_until: now,
             missing_secret: None,

@@ -361,12 +361,14 @@ impl Ledger {
         if !rules.audits() && !self.want_record(entry, rules, state, Reason::PodFailed, Some(conviction), desk) {
             return;
         }
+        if rules.audits() {
+            return self.tell_would_fail(entry, rules, uids, &conviction.key, desk);
+        }
         for uid in uids {
-            let done = rules.audits() || self.fail_pod(entry, uid, None, desk);
-            if done {
-                let action = if rules.audits() { EventAction::WouldFailPod } else { EventAction::FailPod };
-                self.tell_of_pod(entry, rules, uid, action, conviction, desk);
+            if let Some(pod) = self.pods.get_mut(uid) {
+                pod.failed_for = Some(conviction.key.clone());
             }
+            self.fail_pod(entry, uid, None, desk);
         }
     }
 

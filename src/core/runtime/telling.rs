@@ -35,7 +35,7 @@ impl PodEntry {
         Fence { uid: self.sight.uid.clone(), resource_version: self.sight.resource_version.clone() }
     }
 
-    fn object(&self) -> ObjectRef {
+    pub(super) fn object(&self) -> ObjectRef {
         ObjectRef {
             api_version: "v1".to_owned(),
             kind: "Pod".to_owned(),
@@ -199,7 +199,8 @@ impl Ledger {
         let id = entry.task.id.clone();
         // One at a time, whatever it says: the next one needs the fence that this one brings.
         let name = format!("{}/record", entry.tag());
-        let step = Step::Record(Box::new(record.clone()));
+        let before = entry.record.as_ref().map(|sight| sight.record.state);
+        let step = Step::Record { record: Box::new(record.clone()), before };
         let effect = Effect::WriteRecord { fence, record: Box::new(record) };
         self.emit(name, (Some(&id), &id.namespace), step, effect, desk);
     }
@@ -265,19 +266,45 @@ impl Ledger {
         false
     }
 
-    pub(super) fn tell_of_pod(
+    /// That a pod was failed, or would be, and its task not. True: it is told.
+    fn tell_of_pod(
         &mut self,
         entry: &mut TaskEntry,
         rules: &Rules,
-        uid: &str,
-        action: EventAction,
-        conviction: &Conviction,
+        regarding: ObjectRef,
+        key: &str,
         desk: &mut Desk<'_>,
-    ) {
-        let Some(regarding) = self.pods.get(uid).map(PodEntry::object) else { return };
+    ) -> bool {
+        let Some(conviction) = entry.about(key, Reason::PodFailed) else { return true };
+        let action = if rules.audits() { EventAction::WouldFailPod } else { EventAction::FailPod };
         let text = format!("failed in place, its task goes on: {}", conviction.sentence(entry.attempts));
         let how = (Reason::PodFailed, action, EventType::Warning);
-        self.tell_about(entry, rules, &format!("pod/{uid}"), how, regarding, &text, desk);
+        let what = format!("pod/{}", regarding.uid);
+        self.tell_about(entry, rules, &what, how, regarding, &text, desk)
+    }
+
+    pub(super) fn tell_would_fail(
+        &mut self,
+        entry: &mut TaskEntry,
+        rules: &Rules,
+        uids: &[String],
+        key: &str,
+        desk: &mut Desk<'_>,
+    ) {
+        for uid in uids {
+            if let Some(regarding) = self.pods.get(uid).map(PodEntry::object) {
+                self.tell_of_pod(entry, rules, regarding, key, desk);
+            }
+        }
+    }
+
+    /// The pods that were failed alone: they may be gone from the ledger by now.
+    pub(super) fn tell_failed_pods(&mut self, entry: &mut TaskEntry, rules: &Rules, desk: &mut Desk<'_>) {
+        for (regarding, key) in std::mem::take(&mut entry.failed_pods) {
+            if !self.tell_of_pod(entry, rules, regarding.clone(), &key, desk) {
+                entry.failed_pods.push((regarding, key));
+            }
+        }
     }
 
     /// Audit: the very same Events, and nothing else.
@@ -293,10 +320,7 @@ impl Ledger {
         let action = match way {
             Way::Leave => return,
             Way::PodsOnly => {
-                for uid in condemned {
-                    self.tell_of_pod(entry, rules, uid, EventAction::WouldFailPod, conviction, desk);
-                }
-                return;
+                return self.tell_would_fail(entry, rules, condemned, &conviction.key, desk);
             }
             Way::TellOnly => EventAction::Report,
             Way::Job | Way::Listed => EventAction::WouldFailOwner,

@@ -1,0 +1,200 @@
+//! The program as people and pipelines call it: standard output, standard error and exit status of the built binary.
+//! No cluster is there: the kubeconfig that the tests name does not exist, but for one that names a closed port.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+fn data(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/check").join(name)
+}
+
+struct Run {
+    status: i32,
+    out: String,
+    err: String,
+}
+
+impl Run {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {} {}", self.out, self.err))
+    }
+
+    /// `name: verdict` of each entry, and the reasons of its findings.
+    fn verdicts(&self) -> Vec<String> {
+        let entries = self.json();
+        let entries = entries.as_array().expect("an array");
+        entries
+            .iter()
+            .map(|entry| {
+                let findings = entry["findings"].as_array().expect("findings");
+                let reasons: Vec<&str> = findings.iter().filter_map(|finding| finding["reason"].as_str()).collect();
+                let text = |field: &str| entry[field].as_str().expect("a text").to_owned();
+                format!("{}/{} {} {}", text("namespace"), text("name"), text("verdict"), reasons.join(",")).trim().to_owned()
+            })
+            .collect()
+    }
+}
+
+fn pullguard_with(arguments: &[&str], input: &str, kubeconfig: &str) -> Run {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pullguard"));
+    for variable in ["PULLGUARD_YOUNG_NODE", "PULLGUARD_TRANSIENT_TAINTS", "POD_NAMESPACE", "KUBERNETES_SERVICE_HOST"] {
+        command.env_remove(variable);
+    }
+    command.args(arguments).env("KUBECONFIG", kubeconfig).current_dir(data(""));
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    // A program that does not read its input closes it.
+    let _ = child.stdin.take().expect("an input").write_all(input.as_bytes());
+    let output = child.wait_with_output().expect("the program ends");
+    Run {
+        status: output.status.code().expect("an exit status"),
+        out: String::from_utf8(output.stdout).expect("text"),
+        err: String::from_utf8(output.stderr).expect("text"),
+    }
+}
+
+fn pullguard(arguments: &[&str]) -> Run {
+    pullguard_with(arguments, "", "/nonexistent/kubeconfig")
+}
+
+/// A check against the policies, nodes and namespaces of the fixtures.
+fn check(arguments: &[&str]) -> Run {
+    let world = ["check", "--policies", "policies.yaml", "--inventory", "nodes.yaml", "--namespaces", "namespaces.yaml", "-o", "json"];
+    pullguard(&[&world, arguments].concat())
+}
+
+#[test]
+fn an_image_on_a_node_is_allowed_and_an_absent_one_denied() {
+    let run = check(&["-f", "allowed.yaml"]);
+    assert_eq!((run.status, run.verdicts()), (0, vec!["default/agent-1 Allow".to_owned()]), "{}", run.err);
+    let run = check(&["-f", "absent.yaml"]);
+    assert_eq!((run.status, run.verdicts()), (1, vec!["default/agent-2 Deny ImageAbsent".to_owned()]));
+    assert_eq!(run.err, "");
+}
+
+#[test]
+fn the_json_of_check_has_its_documented_shape() {
+    let run = check(&["-f", "absent.yaml"]).json();
+    let entry = &run[0];
+    let keys = |value: &Value| value.as_object().expect("an object").keys().cloned().collect::<Vec<_>>();
+    assert_eq!(keys(entry), ["findings", "kind", "name", "namespace", "verdict"]);
+    let finding = &entry["findings"][0];
+    assert_eq!(
+        keys(finding),
+        ["action", "container", "detail", "image", "message", "policy", "reason", "remedy", "wouldBe"]
+    );
+    assert_eq!(entry["kind"], "Pod");
+    for (field, value) in [("policy", "agents"), ("container", "main"), ("image", "optio-gpu"), ("action", "Deny"), ("wouldBe", "Deny")] {
+        assert_eq!(finding[field], value, "{field}");
+    }
+    assert_eq!(finding["remedy"], "Run ./images/build.sh node to build it.");
+    let message = finding["message"].as_str().expect("a message");
+    assert!(message.contains("gpu=true:NoSchedule") && message.contains("agents"), "{message}");
+}
+
+#[test]
+fn several_documents_kinds_and_namespaces_are_judged_in_order() {
+    let run = check(&["-f", "mixed.yaml"]);
+    assert_eq!(
+        run.verdicts(),
+        [
+            "red/refused Deny ImageNotAllowed",
+            "red/allowed Allow",
+            "default/trial Allow ImageAbsent",
+            "kube-system/system Allow",
+            "red/controlled Allow",
+        ]
+    );
+    assert_eq!(run.status, 1);
+    assert_eq!(run.json()[2]["findings"][0]["wouldBe"], "Deny");
+}
+
+#[test]
+fn json_lists_and_generated_names_are_read_and_a_broken_reference_is_denied() {
+    let run = check(&["-f", "pods.json"]);
+    assert_eq!(run.verdicts(), ["default/agent- Allow", "default/odd Deny InvalidImageReference"]);
+}
+
+#[test]
+fn standard_input_is_a_file_but_only_once() {
+    let pod = std::fs::read_to_string(data("absent.yaml")).expect("a fixture");
+    let world = ["check", "--policies", "policies.yaml", "--inventory", "nodes.yaml", "-o", "json"];
+    let run = pullguard_with(&[&world[..], &["-f", "allowed.yaml", "-"]].concat(), &pod, "/nonexistent/kubeconfig");
+    // Without --namespaces a policy that selects by other labels is unknown: a warning.
+    assert_eq!(run.verdicts(), ["default/agent-1 Warn ImagePresenceUnknown", "default/agent-2 Deny ImageAbsent,ImagePresenceUnknown"]);
+    let run = pullguard_with(&["check", "-f", "-", "--policies", "-", "--inventory", "nodes.yaml"], &pod, "/nonexistent/kubeconfig");
+    assert_eq!(run.status, 2);
+    assert!(run.err.contains("standard input: - may be given only once"), "{}", run.err);
+}
+
+#[test]
+fn the_namespace_flag_is_for_manifests_that_name_none() {
+    let run = check(&["-f", "allowed.yaml", "-n", "red"]);
+    assert_eq!(run.verdicts(), ["red/agent-1 Allow"]);
+    let run = check(&["-f", "allowed.yaml", "-n", "pullguard"]);
+    assert_eq!(run.verdicts(), ["pullguard/agent-1 Allow"]);
+}
+
+#[test]
+fn people_get_a_table_with_the_message_below_each_object() {
+    let world = ["check", "--policies", "policies.yaml", "--inventory", "nodes.yaml", "--namespaces", "namespaces.yaml"];
+    let run = pullguard(&[&world[..], &["-f", "absent.yaml"]].concat());
+    assert_eq!(run.status, 1);
+    assert!(run.out.starts_with("VERDICT   KIND   NAMESPACE   NAME\nDeny      Pod    default     agent-2\n    Deny ImageAbsent"), "{}", run.out);
+}
+
+#[test]
+fn a_misspelt_field_is_an_error_that_names_file_document_and_field() {
+    let run = check(&["-f", "misspelt.yaml"]);
+    assert_eq!((run.status, run.out.as_str()), (2, ""));
+    assert_eq!(
+        run.err,
+        "error: misspelt.yaml: document 2: spec.containers[0].imagePulPolicy: unknown field; did you mean imagePullPolicy?\n"
+    );
+    let run = check(&["-f", "misspelt.yaml", "--validate", "warn"]);
+    assert_eq!(run.status, 0);
+    assert!(run.err.starts_with("warning: misspelt.yaml: document 2: "), "{}", run.err);
+}
+
+#[test]
+fn a_policy_that_cannot_be_compiled_is_named_and_nothing_is_judged() {
+    let run = pullguard(&["check", "-f", "allowed.yaml", "--policies", "broken-policy.yaml", "--inventory", "nodes.yaml", "-o", "json"]);
+    assert_eq!((run.status, run.out.as_str()), (2, ""));
+    assert!(run.err.starts_with("error: broken-policy.yaml: document 1: NodeImagePolicy broken cannot be compiled: spec.allowedImages[1]"), "{}", run.err);
+}
+
+#[test]
+fn a_wrong_kind_in_an_input_is_an_error() {
+    let run = pullguard(&["check", "-f", "allowed.yaml", "--policies", "nodes.yaml", "--inventory", "policies.yaml", "-o", "json"]);
+    assert_eq!(run.status, 2);
+    assert!(run.err.contains("error: nodes.yaml: document 1: items[0].kind: expected NodeImagePolicy, found Node\n"), "{}", run.err);
+    assert!(run.err.contains("error: policies.yaml: document 3: kind: expected Node, found NodeImagePolicy\n"), "{}", run.err);
+}
+
+#[test]
+fn a_file_that_is_not_there_cannot_be_judged() {
+    let run = check(&["-f", "none.yaml"]);
+    assert_eq!((run.status, run.out.as_str()), (2, ""));
+    assert!(run.err.starts_with("error: none.yaml: "), "{}", run.err);
+}
+
+#[test]
+fn without_a_cluster_there_is_one_sentence_and_exit_status_2() {
+    let run = pullguard(&["check", "-f", "allowed.yaml", "--policies", "policies.yaml"]);
+    assert_eq!((run.status, run.out.as_str()), (2, ""));
+    assert_eq!(run.err.lines().count(), 1, "{}", run.err);
+    let closed = std::env::temp_dir().join(format!("pullguard-closed-{}.yaml", std::process::id()));
+    let config = "{apiVersion: v1, kind: Config, current-context: c, clusters: [{name: c, cluster: {server: 'http://127.0.0.1:9'}}], users: [{name: c, user: {}}], contexts: [{name: c, context: {cluster: c, user: c}}]}";
+    std::fs::write(&closed, config).expect("a kubeconfig");
+    let run = pullguard_with(&["check", "-f", "allowed.yaml"], "", &closed.to_string_lossy());
+    assert_eq!((run.status, run.out.as_str()), (2, ""));
+    assert_eq!(run.err.lines().count(), 1, "{}", run.err);
+    assert!(run.err.contains("http://127.0.0.1:9"), "{}", run.err);
+}
