@@ -32,7 +32,9 @@ impl Run {
                 let findings = entry["findings"].as_array().expect("findings");
                 let reasons: Vec<&str> = findings.iter().filter_map(|finding| finding["reason"].as_str()).collect();
                 let text = |field: &str| entry[field].as_str().expect("a text").to_owned();
-                format!("{}/{} {} {}", text("namespace"), text("name"), text("verdict"), reasons.join(",")).trim().to_owned()
+                format!("{}/{} {} {}", text("namespace"), text("name"), text("verdict"), reasons.join(","))
+                    .trim()
+                    .to_owned()
             })
             .collect()
     }
@@ -66,7 +68,17 @@ fn pullguard(arguments: &[&str]) -> Run {
 
 /// A check against the policies, nodes and namespaces of the fixtures.
 fn check(arguments: &[&str]) -> Run {
-    let world = ["check", "--policies", "policies.yaml", "--inventory", "nodes.yaml", "--namespaces", "namespaces.yaml", "-o", "json"];
+    let world = [
+        "check",
+        "--policies",
+        "policies.yaml",
+        "--inventory",
+        "nodes.yaml",
+        "--namespaces",
+        "namespaces.yaml",
+        "-o",
+        "json",
+    ];
     pullguard(&[&world, arguments].concat())
 }
 
@@ -91,7 +103,9 @@ fn the_json_of_check_has_its_documented_shape() {
         ["action", "container", "detail", "image", "message", "policy", "reason", "remedy", "wouldBe"]
     );
     assert_eq!(entry["kind"], "Pod");
-    for (field, value) in [("policy", "agents"), ("container", "main"), ("image", "optio-gpu"), ("action", "Deny"), ("wouldBe", "Deny")] {
+    for (field, value) in
+        [("policy", "agents"), ("container", "main"), ("image", "optio-gpu"), ("action", "Deny"), ("wouldBe", "Deny")]
+    {
         assert_eq!(finding[field], value, "{field}");
     }
     assert_eq!(finding["remedy"], "Run ./images/build.sh node to build it.");
@@ -128,8 +142,15 @@ fn standard_input_is_a_file_but_only_once() {
     let world = ["check", "--policies", "policies.yaml", "--inventory", "nodes.yaml", "-o", "json"];
     let run = pullguard_with(&[&world[..], &["-f", "allowed.yaml", "-"]].concat(), &pod, "/nonexistent/kubeconfig");
     // Without --namespaces a policy that selects by other labels is unknown: a warning.
-    assert_eq!(run.verdicts(), ["default/agent-1 Warn ImagePresenceUnknown", "default/agent-2 Deny ImageAbsent,ImagePresenceUnknown"]);
-    let run = pullguard_with(&["check", "-f", "-", "--policies", "-", "--inventory", "nodes.yaml"], &pod, "/nonexistent/kubeconfig");
+    assert_eq!(
+        run.verdicts(),
+        ["default/agent-1 Warn ImagePresenceUnknown", "default/agent-2 Deny ImageAbsent,ImagePresenceUnknown"]
+    );
+    let run = pullguard_with(
+        &["check", "-f", "-", "--policies", "-", "--inventory", "nodes.yaml"],
+        &pod,
+        "/nonexistent/kubeconfig",
+    );
     assert_eq!(run.status, 2);
     assert!(run.err.contains("standard input: - may be given only once"), "{}", run.err);
 }
@@ -144,10 +165,17 @@ fn the_namespace_flag_is_for_manifests_that_name_none() {
 
 #[test]
 fn people_get_a_table_with_the_message_below_each_object() {
-    let world = ["check", "--policies", "policies.yaml", "--inventory", "nodes.yaml", "--namespaces", "namespaces.yaml"];
+    let world =
+        ["check", "--policies", "policies.yaml", "--inventory", "nodes.yaml", "--namespaces", "namespaces.yaml"];
     let run = pullguard(&[&world[..], &["-f", "absent.yaml"]].concat());
     assert_eq!(run.status, 1);
-    assert!(run.out.starts_with("VERDICT   KIND   NAMESPACE   NAME\nDeny      Pod    default     agent-2\n    Deny ImageAbsent"), "{}", run.out);
+    assert!(
+        run.out.starts_with(
+            "VERDICT   KIND   NAMESPACE   NAME\nDeny      Pod    default     agent-2\n    Deny ImageAbsent"
+        ),
+        "{}",
+        run.out
+    );
 }
 
 #[test]
@@ -156,33 +184,61 @@ fn a_misspelt_field_is_an_error_that_names_file_document_and_field() {
     assert_eq!((run.status, run.out.as_str()), (2, ""));
     assert_eq!(
         run.err,
-        "error: misspelt.yaml: document 2: spec.containers[0].imagePulPolicy: unknown field; did you mean imagePullPolicy?\n"
+        "pullguard: misspelt.yaml: document 2: spec.containers[0].imagePulPolicy: unknown field; did you mean imagePullPolicy?\n"
     );
     let run = check(&["-f", "misspelt.yaml", "--validate", "warn"]);
     assert_eq!(run.status, 0);
-    assert!(run.err.starts_with("warning: misspelt.yaml: document 2: "), "{}", run.err);
+    assert!(run.err.starts_with("pullguard: warning: misspelt.yaml: document 2: "), "{}", run.err);
 }
 
 #[test]
 fn a_policy_that_cannot_be_compiled_is_named_and_nothing_is_judged() {
-    let run = pullguard(&["check", "-f", "allowed.yaml", "--policies", "broken-policy.yaml", "--inventory", "nodes.yaml", "-o", "json"]);
+    let run = pullguard(&[
+        "check",
+        "-f",
+        "allowed.yaml",
+        "--policies",
+        "broken-policy.yaml",
+        "--inventory",
+        "nodes.yaml",
+        "-o",
+        "json",
+    ]);
     assert_eq!((run.status, run.out.as_str()), (2, ""));
-    assert!(run.err.starts_with("error: broken-policy.yaml: document 1: NodeImagePolicy broken cannot be compiled: spec.allowedImages[1]"), "{}", run.err);
+    assert!(run.err.starts_with("pullguard: broken-policy.yaml: document 1: NodeImagePolicy broken cannot be compiled: spec.allowedImages[1]"), "{}", run.err);
 }
 
 #[test]
 fn a_wrong_kind_in_an_input_is_an_error() {
-    let run = pullguard(&["check", "-f", "allowed.yaml", "--policies", "nodes.yaml", "--inventory", "policies.yaml", "-o", "json"]);
+    let run = pullguard(&[
+        "check",
+        "-f",
+        "allowed.yaml",
+        "--policies",
+        "nodes.yaml",
+        "--inventory",
+        "policies.yaml",
+        "-o",
+        "json",
+    ]);
     assert_eq!(run.status, 2);
-    assert!(run.err.contains("error: nodes.yaml: document 1: items[0].kind: expected NodeImagePolicy, found Node\n"), "{}", run.err);
-    assert!(run.err.contains("error: policies.yaml: document 3: kind: expected Node, found NodeImagePolicy\n"), "{}", run.err);
+    assert!(
+        run.err.contains("pullguard: nodes.yaml: document 1: items[0].kind: expected NodeImagePolicy, found Node\n"),
+        "{}",
+        run.err
+    );
+    assert!(
+        run.err.contains("pullguard: policies.yaml: document 3: kind: expected Node, found NodeImagePolicy\n"),
+        "{}",
+        run.err
+    );
 }
 
 #[test]
 fn a_file_that_is_not_there_cannot_be_judged() {
     let run = check(&["-f", "none.yaml"]);
     assert_eq!((run.status, run.out.as_str()), (2, ""));
-    assert!(run.err.starts_with("error: none.yaml: "), "{}", run.err);
+    assert!(run.err.starts_with("pullguard: none.yaml: "), "{}", run.err);
 }
 
 #[test]
@@ -197,4 +253,37 @@ fn without_a_cluster_there_is_one_sentence_and_exit_status_2() {
     assert_eq!((run.status, run.out.as_str()), (2, ""));
     assert_eq!(run.err.lines().count(), 1, "{}", run.err);
     assert!(run.err.contains("http://127.0.0.1:9"), "{}", run.err);
+}
+
+#[test]
+fn words_are_explained_without_a_cluster() {
+    let message = "Container image \"agent:1\" is not present with pull policy of Never";
+    let run = pullguard(&[
+        "explain",
+        "--reason",
+        "ErrImageNeverPull",
+        "--message",
+        message,
+        "--image",
+        "agent:1",
+        "-o",
+        "json",
+    ]);
+    assert_eq!(run.status, 0, "{}", run.err);
+    let told = run.json();
+    for (field, value) in [("class", "NeverPull"), ("permanence", "Permanent"), ("image", "agent:1")] {
+        assert_eq!(told[field], value, "{field}");
+    }
+    assert_eq!(told["pullFailure"], true);
+    assert!(told["remedy"].is_string() && told["summary"].is_string());
+    let run = pullguard(&["explain", "--reason", "CrashLoopBackOff", "--message", "back-off 10s", "-o", "json"]);
+    assert_eq!((run.status, &run.json()["pullFailure"], &run.json()["class"]), (0, &Value::Bool(false), &Value::Null));
+}
+
+#[test]
+fn a_pod_cannot_be_explained_without_a_cluster() {
+    let run = pullguard(&["explain", "pod/agent-1", "-n", "red"]);
+    assert_eq!((run.status, run.out.as_str()), (2, ""));
+    assert_eq!(run.err.lines().count(), 1, "{}", run.err);
+    assert_eq!(pullguard(&["explain", "job/agent"]).status, 2);
 }

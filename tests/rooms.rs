@@ -24,12 +24,24 @@ fn trespasses(room: &str, text: &str) -> Vec<String> {
     if room == "core" {
         // The pure room knows no client, no API type, no async, no clock and no log.
         forbidden.extend(
-            ["kube::", "k8s_openapi::", "tokio::", "tracing::", "Timestamp::now", "SystemTime", "Instant::now", "std::fs", "std::env"]
-                .map(String::from),
+            [
+                "kube::",
+                "k8s_openapi::",
+                "tokio::",
+                "tracing::",
+                "Timestamp::now",
+                "SystemTime",
+                "Instant::now",
+                "std::fs",
+                "std::env",
+            ]
+            .map(String::from),
         );
     }
     if room == "k8s" {
-        forbidden.extend(["kube::Client", "kube::Api", "tokio::", "Timestamp::now", "SystemTime", "Instant::now"].map(String::from));
+        forbidden.extend(
+            ["kube::Client", "kube::Api", "tokio::", "Timestamp::now", "SystemTime", "Instant::now"].map(String::from),
+        );
     }
     text.lines()
         .take_while(|line| line.trim() != "mod tests {" && line.trim() != "#[cfg(test)]")
@@ -54,7 +66,11 @@ fn every_room_knows_only_itself_and_the_rooms_behind_it() {
             }
         }
     }
-    assert!(wrong.is_empty(), "imports against the direction main -> app -> shell -> k8s -> core:\n{}", wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "imports against the direction main -> app -> shell -> k8s -> core:\n{}",
+        wrong.join("\n")
+    );
 }
 
 #[test]

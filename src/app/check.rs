@@ -14,7 +14,7 @@ use kube::{Api, ResourceExt};
 use serde::Serialize;
 
 use super::cli::{CheckArgs, OWN_NAMESPACE, Output};
-use super::cluster::Cluster;
+use super::cluster::{Cluster, ClusterError};
 use super::manifests::{Checked, Manifests, Object, Place, Problem, Refused, uncompiled};
 use super::output;
 use crate::core::decide::decide;
@@ -22,12 +22,12 @@ use crate::core::inventory::{Inventory, InventorySettings};
 use crate::core::namespace::{NAME_LABEL, NamespaceFacts};
 use crate::core::policies::Policies;
 use crate::core::policy::Action;
-use crate::core::refusal::NoRefusals;
 use crate::core::rescue::rescue;
+use crate::core::runtime::recreation::Recreation;
 use crate::core::selector::Labels;
 use crate::core::verdict::Verdict;
 use crate::k8s;
-use crate::k8s::crd::NodeImagePolicy;
+use crate::k8s::crd::{NodeImagePolicy, PullFailure};
 use crate::k8s::question::{Inquiry, Operation, Submitted};
 
 /// # Errors
@@ -36,7 +36,7 @@ pub async fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let mut manifests = Manifests::new(args.validate);
     let read = read(args, &mut manifests);
     for warning in &manifests.warnings {
-        eprintln!("warning: {}", output::plain(&warning.to_string()));
+        eprintln!("pullguard: warning: {}", output::plain(&warning.to_string()));
     }
     let Inputs { submissions, policies, nodes, namespaces } = read?;
     let ground = ground(args, policies, nodes, namespaces).await?;
@@ -77,8 +77,10 @@ fn read(args: &CheckArgs, manifests: &mut Manifests) -> Result<Inputs, Refused> 
     let mut refused = Refused::default();
     let mut keep = |problems: Refused| refused.0.extend(problems.0);
     let submissions = submissions(args, manifests).map_err(&mut keep).unwrap_or_default();
-    let policies = given(&args.policies, |files| compiled(manifests.policies(files)?)).map_err(&mut keep).unwrap_or_default();
-    let nodes = given(&args.inventory, |files| Ok(bare(manifests.nodes(files)?))).map_err(&mut keep).unwrap_or_default();
+    let policies =
+        given(&args.policies, |files| compiled(manifests.policies(files)?)).map_err(&mut keep).unwrap_or_default();
+    let nodes =
+        given(&args.inventory, |files| Ok(bare(manifests.nodes(files)?))).map_err(&mut keep).unwrap_or_default();
     let namespaces =
         given(&args.namespaces, |files| Ok(bare(manifests.namespaces(files)?))).map_err(&mut keep).unwrap_or_default();
     if refused.0.is_empty() { Ok(Inputs { submissions, policies, nodes, namespaces }) } else { Err(refused) }
@@ -140,6 +142,8 @@ struct Ground {
     policies: Policies,
     inventory: Inventory,
     namespaces: BTreeMap<String, Labels>,
+    /// Tasks of the cluster that are permanently failed; without a cluster there are none.
+    failed: Recreation,
 }
 
 /// What no file says, the cluster does. Where files give policies and nodes, no cluster is asked, not even for namespaces:
@@ -157,6 +161,7 @@ async fn ground(
     }
     let cluster = Cluster::current().await?;
     let everything = ListParams::default();
+    let failed = if policies.is_none() { failed_tasks(&cluster).await? } else { Recreation::default() };
     let policies = match policies {
         Some(policies) => policies,
         None => cluster.list(&Api::<NodeImagePolicy>::all(cluster.client.clone()), &everything).await?,
@@ -169,7 +174,24 @@ async fn ground(
         Some(namespaces) => namespaces,
         None => cluster.list(&Api::<Namespace>::all(cluster.client.clone()), &everything).await?,
     };
-    Ok(Ground::new(&policies, nodes, namespaces, settings, Timestamp::now())?)
+    Ok(Ground { failed, ..Ground::new(&policies, nodes, namespaces, settings, Timestamp::now())? })
+}
+
+/// Few manifests are of a task that has failed before: whoever may not read the records is told, and gets a verdict.
+async fn failed_tasks(cluster: &Cluster) -> Result<Recreation, ClusterError> {
+    let mut failed = Recreation::default();
+    match cluster.list(&Api::<PullFailure>::all(cluster.client.clone()), &ListParams::default()).await {
+        Ok(records) => {
+            for sight in records.into_iter().filter_map(k8s::record::sight) {
+                failed.observe(&sight.record);
+            }
+        }
+        Err(error @ (ClusterError::Refused { .. } | ClusterError::NotInstalled { .. })) => {
+            eprintln!("pullguard: warning: {error}");
+        }
+        Err(error @ (ClusterError::NoConfig(_) | ClusterError::Unreachable { .. })) => return Err(error),
+    }
+    Ok(failed)
 }
 
 /// A policy, by name, and why it cannot be judged by.
@@ -190,7 +212,8 @@ impl Ground {
     ) -> Result<Self, Uncompiled> {
         let mut compiled = Policies::default();
         for policy in policies {
-            let policy = k8s::policy::compile(policy).map_err(|source| Uncompiled { name: policy.name_any(), source })?;
+            let policy =
+                k8s::policy::compile(policy).map_err(|source| Uncompiled { name: policy.name_any(), source })?;
             compiled.apply(policy);
         }
         let mut inventory = Inventory::new(settings);
@@ -205,7 +228,7 @@ impl Ground {
             labels.insert(NAME_LABEL.to_owned(), name.clone());
             (name, labels)
         });
-        Ok(Self { policies: compiled, inventory, namespaces: namespaces.collect() })
+        Ok(Self { policies: compiled, inventory, namespaces: namespaces.collect(), failed: Recreation::default() })
     }
 
     fn namespace(&self, name: &str) -> NamespaceFacts {
@@ -244,7 +267,7 @@ impl Ground {
         if let Some(change) = rescue(&inquiry.question(&namespace), &self.policies, &self.inventory, now) {
             change.apply(&mut inquiry.pod);
         }
-        decide(&inquiry.question(&namespace), &self.policies, &self.inventory, &NoRefusals, now)
+        decide(&inquiry.question(&namespace), &self.policies, &self.inventory, &self.failed, now)
     }
 }
 
@@ -317,7 +340,7 @@ fn table(entries: &[Entry]) -> String {
             let capped = if finding.action == finding.would_be {
                 String::new()
             } else {
-                format!(" (would be {}, but for enforcement)", finding.would_be)
+                format!(" (would be {}, but for enforcement or templates)", finding.would_be)
             };
             let detail = finding.detail.map_or(String::new(), |detail| format!("/{detail}"));
             table.note(&format!("{} {}{detail}{capped}: {about}{}", finding.action, finding.reason, finding.message));
@@ -346,7 +369,8 @@ mod tests {
             },
         }))
         .expect("a node");
-        Ground::new(&[policy], vec![node], Vec::new(), InventorySettings::default(), Timestamp::now()).expect("compiles")
+        Ground::new(&[policy], vec![node], Vec::new(), InventorySettings::default(), Timestamp::now())
+            .expect("compiles")
     }
 
     fn entry(ground: &Ground, group: &str, kind: &str, value: serde_json::Value) -> Entry {
@@ -364,14 +388,16 @@ mod tests {
     fn an_absent_image_is_told_for_each_container_that_uses_it() {
         let entry = entry(&ground(json!({}), &["docker.io/library/other:1"]), "", "Pod", pod("agent:1"));
         assert_eq!(entry.verdict, "Deny");
-        let containers: Vec<_> = entry.findings.iter().map(|finding| finding.container.as_deref().unwrap_or_default()).collect();
+        let containers: Vec<_> =
+            entry.findings.iter().map(|finding| finding.container.as_deref().unwrap_or_default()).collect();
         assert_eq!(containers, ["one", "two"]);
         assert!(entry.findings.iter().all(|finding| finding.reason == "ImageAbsent" && finding.would_be == "Deny"));
     }
 
     #[test]
     fn audit_is_allowed_and_says_what_would_have_been() {
-        let entry = entry(&ground(json!({"enforcement": "Audit"}), &["docker.io/library/other:1"]), "", "Pod", pod("agent:1"));
+        let entry =
+            entry(&ground(json!({"enforcement": "Audit"}), &["docker.io/library/other:1"]), "", "Pod", pod("agent:1"));
         assert_eq!((entry.verdict, entry.findings.first().map(|finding| finding.would_be)), ("Allow", Some("Deny")));
         assert!(table(&[entry]).contains("would be Deny"));
     }

@@ -226,17 +226,24 @@ mod tests {
         let Command::Run(run) = parse("pullguard run").expect("parses") else { panic!("run") };
         assert_eq!(run.role, [Role::Webhook, Role::Controller]);
         assert_eq!(run.inventory.settings(), InventorySettings::default());
-        let Command::Run(run) = parse("pullguard run --role webhook --young-node 1s --transient-taints a/,b").expect("parses") else {
+        let Command::Run(run) =
+            parse("pullguard run --role webhook --young-node 1s --transient-taints a/,b").expect("parses")
+        else {
             panic!("run")
         };
-        assert_eq!((run.role.as_slice(), run.inventory.young_node), ([Role::Webhook].as_slice(), Duration::from_secs(1)));
+        assert_eq!(
+            (run.role.as_slice(), run.inventory.young_node),
+            ([Role::Webhook].as_slice(), Duration::from_secs(1))
+        );
         assert_eq!(run.inventory.settings().transient_taints, ["a/", "b"]);
         assert!(parse("pullguard run --young-node 2").is_err() && parse("pullguard run --young-node -2m").is_err());
     }
 
     #[test]
     fn check_takes_several_files_and_standard_input() {
-        let Command::Check(check) = parse("pullguard check -f a.yaml -f - b.json --policies p --inventory n -o json").expect("parses") else {
+        let Command::Check(check) =
+            parse("pullguard check -f a.yaml -f - b.json --policies p --inventory n -o json").expect("parses")
+        else {
             panic!("check")
         };
         assert_eq!(check.files, ["a.yaml", "-", "b.json"]);

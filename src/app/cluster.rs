@@ -18,14 +18,16 @@ const PAGE: u32 = 500;
 /// Why the cluster could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
-    #[error("no cluster: {0}")]
-    NoConfig(#[from] kube::config::InferConfigError),
+    #[error("no cluster is configured: {0}")]
+    NoConfig(String),
     #[error("the cluster at {host} cannot be reached: {reason}")]
     Unreachable { host: String, reason: String },
     #[error("{what} cannot be read: {reason}")]
     Refused { what: String, reason: String },
     /// The resource, and what is missing.
-    #[error("{what} cannot be read: the cluster does not know the kind; install Pullguard's definitions (pullguard crds | kubectl apply -f -)")]
+    #[error(
+        "{what} cannot be read: the cluster does not know the kind; install Pullguard's definitions (pullguard crds | kubectl apply -f -)"
+    )]
     NotInstalled { what: String },
 }
 
@@ -48,7 +50,11 @@ impl Cluster {
     /// # Errors
     /// There is no usable configuration. The cluster itself is not asked yet.
     pub async fn current() -> Result<Self, ClusterError> {
-        let mut config = kube::Config::infer().await?;
+        // The kubeconfig first, as kubectl has it.
+        let mut config = match kube::Config::from_kubeconfig(&kube::config::KubeConfigOptions::default()).await {
+            Ok(config) => config,
+            Err(error) => kube::Config::incluster().map_err(|_| ClusterError::NoConfig(chain(&error)))?,
+        };
         config.connect_timeout = Some(CONNECT_PATIENCE);
         config.read_timeout = Some(PATIENCE);
         let host = config.cluster_url.to_string();

@@ -6,6 +6,7 @@
 pub mod check;
 pub mod cli;
 mod cluster;
+pub mod explain;
 mod manifests;
 mod output;
 pub mod run;
@@ -33,14 +34,18 @@ pub fn main(cli: Cli) -> ExitCode {
             }
             Command::Check(args) => check::run(&args).await,
             Command::Crds => crds(),
-            Command::Explain(_) | Command::Doctor(_) | Command::Certs(_) => anyhow::bail!("not built yet"),
+            Command::Explain(args) => explain::run(&args).await,
+            Command::Doctor(_) | Command::Certs(_) => anyhow::bail!("not built yet"),
         }
     });
     done.unwrap_or_else(|error| told(&error))
 }
 
 fn told(error: &anyhow::Error) -> ExitCode {
-    eprintln!("pullguard: {error:#}");
+    // Inputs may have many faults: each is a line of its own.
+    for line in format!("{error:#}").lines() {
+        eprintln!("pullguard: {}", output::plain(line));
+    }
     ExitCode::from(FAILED)
 }
 

@@ -111,7 +111,8 @@ pub fn wrapped(text: &str) -> String {
 /// Without characters that a terminal obeys, or that change the order of what is read.
 pub fn plain(text: &str) -> String {
     let obeyed = |character: char| {
-        character.is_control() || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        character.is_control()
+            || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
     };
     text.chars().map(|character| if obeyed(character) { ' ' } else { character }).collect()
 }

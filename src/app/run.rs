@@ -50,10 +50,14 @@ pub async fn run(args: RunArgs) -> Result<()> {
     let (stop, stopping) = watch::channel(false);
 
     let mut tasks: JoinSet<Result<&'static str>> = JoinSet::new();
-    tasks.spawn(ended("watch of nodes", watches::nodes(client.clone(), Arc::clone(&world))));
-    tasks.spawn(ended("watch of policies", watches::policies(client.clone(), Arc::clone(&world))));
-    tasks.spawn(ended("watch of namespaces", watches::namespaces(client.clone(), Arc::clone(&world))));
-    tasks.spawn(ended("watch of records", watches::records(client.clone(), Arc::clone(&world))));
+    tasks.spawn(ended("watch of nodes", watches::nodes(client.clone(), Arc::clone(&world), Arc::clone(&metrics))));
+    tasks
+        .spawn(ended("watch of policies", watches::policies(client.clone(), Arc::clone(&world), Arc::clone(&metrics))));
+    tasks.spawn(ended(
+        "watch of namespaces",
+        watches::namespaces(client.clone(), Arc::clone(&world), Arc::clone(&metrics)),
+    ));
+    tasks.spawn(ended("watch of records", watches::records(client.clone(), Arc::clone(&world), Arc::clone(&metrics))));
     tasks.spawn(ended("writer of Events", writer.run(client.clone(), args.pod_name.clone())));
 
     let vitals = Pulse {
@@ -147,7 +151,8 @@ async fn ended(what: &'static str, task: impl Future<Output = ()> + Send) -> Res
 
 /// An API server that is not there yet is waited for: at a cluster's start everything comes up at once.
 async fn connect() -> Result<Client> {
-    let config = kube::Config::infer().await.context("no kubeconfig and no service account: where is the API server?")?;
+    let config =
+        kube::Config::infer().await.context("no kubeconfig and no service account: where is the API server?")?;
     let client = Client::try_from(config).context("the configuration of the API server cannot be used")?;
     let mut wait = Duration::from_millis(500);
     loop {

@@ -3,31 +3,25 @@
 //! Enters: a question, the policies, the inventory, the failed tasks, the time. Leaves: a verdict. Pure and total: the
 //! same arguments give the same verdict, and there is one for everything.
 //!
-//! Several policies may match, most of them asking the same of the same nodes. What does not depend on a policy is worked
-//! out once ([`Sight`]), what depends on a policy's nodes once for all policies with these nodes, and a judgement with
-//! its text once for all policies that ask the same ([`Ask`]).
+//! Here is the table of findings: what is judged in which order, and how far each finding goes. Where the images are is
+//! worked out in `outcome`, once for all policies that ask the same.
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
-use std::collections::HashMap;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::eligibility::Route;
 use super::image::{ImageName, host_case_suggestion};
-use super::inventory::bits::Bits;
-use super::inventory::{Access, Inventory};
-use super::message::{self, Evidence, remedy};
-use super::nearest::{self, Misses, Near};
+use super::inventory::Inventory;
+use super::message::{self, remedy};
+use super::outcome::{Outcome, Outcomes, Suggestion};
 use super::pod::PullPolicy;
 use super::policies::{Certainty, Entry, Policies};
 use super::policy::{Action, Enforcement, Policy, PresenceScope, RuntimeEnforcement};
-use super::presence::{Judgement, Lack, is_preloaded};
+use super::presence::is_preloaded;
 use super::reason::{Detail, Reason};
 use super::refusal::Refusals;
-use super::sight::{Ask, Sight};
 use super::verdict::{Finding, Judged, Question, Subject, Verdict};
 use super::want::{Want, wants};
 
@@ -76,30 +70,12 @@ struct Draft {
     remedy: Option<Cow<'static, str>>,
 }
 
-/// An image to blame, with its texts.
-struct Blame {
-    /// Its place among the wants.
-    want: usize,
-    detail: Option<Detail>,
-    explanation: Arc<str>,
-    near: Vec<(Near, Arc<str>)>,
-}
-
-enum Outcome {
-    Present,
-    Absent(Vec<Blame>),
-    Unknown(Vec<Blame>),
-}
-
 struct Deliberation<'a> {
     question: Question<'a>,
     inventory: &'a Inventory,
     now: Timestamp,
     wants: Vec<Want<'a>>,
-    sight: Option<Sight<'a>>,
-    /// By class of `nodes`.
-    nodes: Vec<Option<Rc<Bits>>>,
-    outcomes: HashMap<Ask, Rc<Outcome>>,
+    outcomes: Outcomes<'a>,
     namespace_text: Option<Arc<str>>,
     verdict: Verdict,
 }
@@ -111,9 +87,7 @@ impl<'a> Deliberation<'a> {
             inventory,
             now,
             wants: wants(question),
-            sight: None,
-            nodes: vec![None; policies.nodes_classes()],
-            outcomes: HashMap::new(),
+            outcomes: Outcomes::new(question, policies, inventory, now),
             namespace_text: None,
             verdict: Verdict::default(),
         }
@@ -140,13 +114,7 @@ impl<'a> Deliberation<'a> {
         if !self.inventory.is_synced() {
             return self.not_synced(entry, &together);
         }
-        let ask = Ask {
-            nodes_class: entry.nodes_class,
-            limit: policy.node_image_limit,
-            elastic: policy.presence.elastic,
-            images: together,
-        };
-        let outcome = self.outcome(ask, policy);
+        let outcome = self.outcomes.of(entry, together, &self.wants);
         let (reason, would_be, blames) = match &*outcome {
             Outcome::Present => return,
             Outcome::Absent(blames) => (Reason::ImageAbsent, policy.presence.on_absent, blames),
@@ -193,8 +161,7 @@ impl<'a> Deliberation<'a> {
                 remedy: self.remedy_for(policy, index, Some(remedy::NOT_ALLOWED)),
             });
         }
-        let needs_registry =
-            policy.presence.scope == PresenceScope::All && want.pull_policy == PullPolicy::Always;
+        let needs_registry = policy.presence.scope == PresenceScope::All && want.pull_policy == PullPolicy::Always;
         if needs_registry && judges_presence {
             let explanation = want.text(Reason::AlwaysNeedsRegistry, message::always);
             return Some(Draft {
@@ -286,44 +253,6 @@ impl<'a> Deliberation<'a> {
         self.find_capped(strictest, index, draft, cap);
     }
 
-    fn outcome(&mut self, ask: Ask, policy: &Policy) -> Rc<Outcome> {
-        if let Some(outcome) = self.outcomes.get(&ask) {
-            return Rc::clone(outcome);
-        }
-        let nodes = self.nodes_of(ask.nodes_class, policy);
-        let outcome = Rc::new(self.work_out(&ask, &nodes));
-        self.outcomes.insert(ask, Rc::clone(&outcome));
-        outcome
-    }
-
-    fn nodes_of(&mut self, class: usize, policy: &Policy) -> Rc<Bits> {
-        let select = || Rc::new(self.inventory.select(&policy.nodes));
-        match self.nodes.get_mut(class) {
-            Some(known) => Rc::clone(known.get_or_insert_with(select)),
-            None => select(),
-        }
-    }
-
-    fn work_out(&mut self, ask: &Ask, nodes: &Bits) -> Outcome {
-        let Self { question, inventory, now, ref wants, ref mut sight, .. } = *self;
-        let sight = sight.get_or_insert_with(|| {
-            Sight::new(
-                inventory,
-                route(&question),
-                wants.iter().map(|want| want.parsed.as_ref().ok()),
-                &Access::of(question.pod),
-                now,
-            )
-        });
-        let (lacks, proven) = match sight.judge(ask, nodes) {
-            Judgement::Present => return Outcome::Present,
-            Judgement::Absent(lacks) => (lacks, true),
-            Judgement::Unknown(lacks) => (lacks, false),
-        };
-        let blames = lacks.iter().filter_map(|lack| blame(sight, ask, nodes, wants, question.subject, lack, proven));
-        if proven { Outcome::Absent(blames.collect()) } else { Outcome::Unknown(blames.collect()) }
-    }
-
     fn remedy_for(&self, policy: &Policy, index: usize, ours: Option<&'static str>) -> Option<Cow<'static, str>> {
         let reference = self.wants.get(index).and_then(|want| want.parsed.as_ref().ok()?.reference());
         let operators = reference.and_then(|reference| policy.remedy_for(reference));
@@ -356,16 +285,6 @@ impl<'a> Deliberation<'a> {
     }
 }
 
-pub(in crate::core) fn route<'a>(question: &Question<'a>) -> Route<'a> {
-    let placement = &question.pod.placement;
-    match (question.subject, &placement.node_name) {
-        (Subject::BoundPod, Some(node)) => Route::Bound(node),
-        (Subject::BoundPod | Subject::Pod | Subject::Template | Subject::DaemonSetTemplate, _) => {
-            Route::Placed(placement)
-        }
-    }
-}
-
 pub(in crate::core) fn is_allowed(policy: &Policy, name: &ImageName) -> bool {
     policy.allowed_images.as_ref().is_none_or(|allowed| match name {
         ImageName::Reference(reference) => allowed.matches(reference),
@@ -379,41 +298,11 @@ fn other_host(policy: &Policy, name: &ImageName) -> Option<Arc<str>> {
 }
 
 /// The likeliest near name that this policy would allow.
-fn hint_for(policy: &Policy, near: &[(Near, Arc<str>)]) -> Option<Arc<str>> {
-    let allowed = |near: &Near| policy.allowed_images.as_ref().is_none_or(|allowed| allowed.matches(&near.reference));
-    near.iter().find(|(near, _)| allowed(near)).map(|(_, text)| Arc::clone(text))
-}
-
-fn blame(
-    sight: &Sight<'_>,
-    ask: &Ask,
-    nodes: &Bits,
-    wants: &[Want<'_>],
-    subject: Subject,
-    lack: &Lack,
-    proven: bool,
-) -> Option<Blame> {
-    let image = wants.get(lack.image)?.shown()?;
-    let preloaded = ask.images.iter().any(|(index, preloaded)| *index == lack.image && *preloaded);
-    let candidates = sight.candidates(nodes);
-    let held = lack.tally.hold + lack.tally.hold_obstructed > 0;
-    let misses = if held { Misses::default() } else { nearest::misses(sight, lack.image, preloaded, nodes) };
-    let near = if held { Vec::new() } else { nearest::near_names(sight, lack.image, &candidates) };
-    let only = (lack.tally.considered == 1).then(|| sight.inventory.first_named(&candidates, 1));
-    let only_node = only.as_ref().and_then(|only| only.first()).map(|(_, name)| &***name);
-    let policy_nodes = nodes.len();
-    let evidence =
-        Evidence { image, subject, route: sight.route, lack, proven, only_node, policy_nodes, misses: &misses };
-    let near = near.into_iter().map(|near| {
-        let text = message::did_you_mean(&near).into();
-        (near, text)
-    });
-    Some(Blame {
-        want: lack.image,
-        detail: lack.detail,
-        explanation: evidence.explain().into(),
-        near: near.collect(),
-    })
+fn hint_for(policy: &Policy, near: &[Suggestion]) -> Option<Arc<str>> {
+    let allowed = |near: &&Suggestion| {
+        policy.allowed_images.as_ref().is_none_or(|allowed| near.reference().is_some_and(|name| allowed.matches(name)))
+    };
+    near.iter().find(allowed).map(|near| Arc::clone(&near.text))
 }
 
 const fn our_remedy(policy: &Policy, detail: Option<Detail>) -> Option<&'static str> {

@@ -23,7 +23,10 @@ pub enum Exclusion {
     /// It names another node.
     OtherNode,
     /// A label that its node selector asks for.
-    NodeSelector { key: String, value: String },
+    NodeSelector {
+        key: String,
+        value: String,
+    },
     NodeAffinity,
     /// `spec.os` is not the node's.
     Os,
@@ -200,10 +203,9 @@ impl Candidates {
     pub fn of(route: Route<'_>, inventory: &Inventory, now: Timestamp) -> Self {
         match route {
             Route::Placed(placement) => Self::placed(placement, inventory, now),
-            Route::Bound(node) => Self {
-                eligible: inventory.slot(node).into_iter().collect(),
-                obstructed: unreliable(inventory, now),
-            },
+            Route::Bound(node) => {
+                Self { eligible: inventory.slot(node).into_iter().collect(), obstructed: unreliable(inventory, now) }
+            }
         }
     }
 

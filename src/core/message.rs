@@ -57,7 +57,9 @@ pub(in crate::core) fn not_allowed(image: &Shown<'_>) -> String {
     match image.name {
         ImageName::Reference(_) => format!("{image} matches none of the allowed images."),
         ImageName::Id(_) => {
-            format!("{image} matches none of the allowed images: an id names no repository, so only the pattern ** allows it.")
+            format!(
+                "{image} matches none of the allowed images: an id names no repository, so only the pattern ** allows it."
+            )
         }
     }
 }
@@ -129,7 +131,9 @@ impl Evidence<'_> {
                 match (self.policy_nodes, self.route) {
                     (_, Route::Bound(_)) => write!(out, "the node on which it runs is not known")?,
                     (0, Route::Placed(_)) => write!(out, "the policy selects no node that exists")?,
-                    (1, Route::Placed(_)) => write!(out, "the one node of the policy could not take {}", self.runner())?,
+                    (1, Route::Placed(_)) => {
+                        write!(out, "the one node of the policy could not take {}", self.runner())?
+                    }
                     (nodes, Route::Placed(_)) => {
                         write!(out, "none of the {nodes} nodes of the policy could take {}", self.runner())?;
                     }
@@ -139,7 +143,9 @@ impl Evidence<'_> {
                 write!(out, "it is not known whether {image} is on {place}, and {why}: node lists hold no image ids")?;
             }
             Some(Detail::NoNodeHoldsAll) => self.write_apart(out, why)?,
-            Some(Detail::MayScaleUp) if lack.tally.hold + lack.tally.hold_obstructed > 0 => self.write_apart(out, why)?,
+            Some(Detail::MayScaleUp) if lack.tally.hold + lack.tally.hold_obstructed > 0 => {
+                self.write_apart(out, why)?
+            }
             None | Some(Detail::MayScaleUp) => {
                 let link = if self.is_single() { "is not on" } else { "is on" };
                 write!(out, "{image} {link} {place}, and {why}: ")?;
@@ -173,9 +179,15 @@ impl Evidence<'_> {
         let (considered, runner) = (self.lack.tally.considered, self.runner());
         if !self.proven && self.lack.detail != Some(Detail::MayScaleUp) {
             out.push_str("it is not known whether ");
-            write!(out, "{image} is beside the other images on any of the {considered} nodes that {runner} could run on, and {why}: ")?;
+            write!(
+                out,
+                "{image} is beside the other images on any of the {considered} nodes that {runner} could run on, and {why}: "
+            )?;
         } else {
-            write!(out, "{image} is beside the other images on none of the {considered} nodes that {runner} could run on, and {why}: ")?;
+            write!(
+                out,
+                "{image} is beside the other images on none of the {considered} nodes that {runner} could run on, and {why}: "
+            )?;
         }
         self.write_counts(out)
     }
@@ -207,7 +219,11 @@ impl Evidence<'_> {
         } = self.lack.tally;
         let mut list = Counts { out, first: true };
         if hold_obstructed > 0 {
-            list.add(hold_obstructed, "holds it but has a temporary obstacle", "hold it but have a temporary obstacle")?;
+            list.add(
+                hold_obstructed,
+                "holds it but has a temporary obstacle",
+                "hold it but have a temporary obstacle",
+            )?;
             list.out.push_str(" (");
             for (index, (node, obstacle)) in self.lack.obstructed.iter().enumerate() {
                 let comma = if index == 0 { "" } else { ", " };
@@ -219,7 +235,11 @@ impl Evidence<'_> {
         list.add(denied, "has a kubelet that says it is not there", "have kubelets that say it is not there")?;
         list.add(not_listed, "does not list it", "do not list it")?;
         list.add(list_cut, "lists only its largest images", "list only their largest images")?;
-        list.add(names_cut, "lists images with so many names that some are hidden", "list images with so many names that some are hidden")?;
+        list.add(
+            names_cut,
+            "lists images with so many names that some are hidden",
+            "list images with so many names that some are hidden",
+        )?;
         list.add(list_empty, "lists no images at all", "list no images at all")?;
         list.add(not_ready, "is not ready", "are not ready")?;
         list.add(readiness_unknown, "has not told whether it is ready", "have not told whether they are ready")?;
@@ -325,7 +345,8 @@ pub(in crate::core) fn did_you_mean(near: &Near) -> String {
 /// Our own remedy, where the operator has none.
 pub(in crate::core) mod remedy {
     pub const INVALID: &str = "Correct the image reference.";
-    pub const NOT_ALLOWED: &str = "Use an image that the policy allows, or ask its owner to add this one to allowedImages.";
+    pub const NOT_ALLOWED: &str =
+        "Use an image that the policy allows, or ask its owner to add this one to allowedImages.";
     pub const ALWAYS: &str = "Set imagePullPolicy to IfNotPresent or Never.";
     pub const ABSENT: &str =
         "Load the image onto one of these nodes, or set imagePullPolicy to IfNotPresent if a registry has it.";
@@ -333,8 +354,7 @@ pub(in crate::core) mod remedy {
     pub const NOT_TOGETHER: &str = "Load the images onto one and the same node.";
     pub const NO_NODE: &str = "Check nodeName, nodeSelector, node affinity and tolerations.";
     pub const BY_ID: &str = "Name the image by repository and tag or digest.";
-    pub const LIMIT: &str =
-        "Set the kubelets' nodeStatusMaxImages and the policy's nodeImageLimit to -1, or list the image in preloadedImages.";
+    pub const LIMIT: &str = "Set the kubelets' nodeStatusMaxImages and the policy's nodeImageLimit to -1, or list the image in preloadedImages.";
     pub const NAMES: &str = "List the image in preloadedImages if it is on every node of the policy.";
     pub const SHORT_NAME: &str = "Write the image with its registry host.";
 }

@@ -14,6 +14,7 @@ mod message;
 pub mod namespace;
 mod nearest;
 pub mod node;
+mod outcome;
 pub mod pod;
 pub mod policies;
 pub mod policy;

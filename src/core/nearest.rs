@@ -38,7 +38,7 @@ pub struct Misses {
 /// Another name, and where it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Near {
-    pub reference: ImageReference,
+    /// Canonical.
     pub text: Arc<str>,
     /// The first node that lists it, by name.
     pub node: Arc<str>,
@@ -48,11 +48,17 @@ pub struct Near {
 const NAMED_MISSES: usize = 4;
 /// Names looked at and names kept: somebody may have a thousand tags of one repository.
 const LOOKED_AT: usize = 64;
-const KEPT: usize = 4;
+const KEPT: usize = 3;
 
-pub(in crate::core) fn misses(sight: &Sight<'_>, image: usize, preloaded: bool, nodes: &Bits) -> Misses {
+pub(in crate::core) fn misses(
+    sight: &Sight<'_>,
+    image: usize,
+    preloaded: bool,
+    nodes: &Bits,
+    candidates: &Bits,
+) -> Misses {
     let mut outside = sight.holders_anywhere(image, preloaded, nodes);
-    outside.and_not(&sight.candidates(nodes));
+    outside.and_not(candidates);
     let mut groups: Vec<Miss> = Vec::new();
     let total = outside.len();
     if total == 0 {
@@ -76,7 +82,10 @@ pub(in crate::core) fn misses(sight: &Sight<'_>, image: usize, preloaded: bool, 
 
 /// Names that look like the one that is wanted, the likeliest first: the same name and tag in another place
 /// (`localhost/optio-node:latest`), then another tag of the repository, then another tag elsewhere.
-pub(in crate::core) fn alike<'a>(inventory: &'a Inventory, wanted: &ImageReference) -> Vec<(&'a Arc<str>, &'a NodeSet)> {
+pub(in crate::core) fn alike<'a>(
+    inventory: &'a Inventory,
+    wanted: &ImageReference,
+) -> Vec<(&'a Arc<str>, &'a NodeSet)> {
     let last = wanted.repository().rsplit('/').next().unwrap_or_default();
     let tagged = format!("{last}:");
     let exact = wanted.tag().map(|tag| format!("{tagged}{tag}"));
@@ -101,8 +110,7 @@ pub(in crate::core) fn near_names(sight: &Sight<'_>, image: usize, candidates: &
         let mut there = candidates.clone();
         nodes.keep_in(&mut there);
         let (_, node) = sight.inventory.first_named(&there, 1).into_iter().next()?;
-        let reference = ImageReference::parse(text).ok()?;
-        Some(Near { reference, text: Arc::clone(text), node: Arc::clone(node), others: there.len() - 1 })
+        Some(Near { text: Arc::clone(text), node: Arc::clone(node), others: there.len() - 1 })
     };
     sight.near(image).iter().filter_map(near).take(KEPT).collect()
 }

@@ -108,12 +108,7 @@ pub fn judge(
 ) -> Judgement {
     let sight = Sight::new(inventory, route, images.iter().copied().map(Some), access, now);
     let asked = (0..).zip(images).map(|(index, name)| (index, is_preloaded(policy, name))).collect();
-    let ask = Ask {
-        nodes_class: 0,
-        limit: policy.node_image_limit,
-        elastic: policy.presence.elastic,
-        images: asked,
-    };
+    let ask = Ask { nodes: 0, limit: policy.node_image_limit, elastic: policy.presence.elastic, images: asked };
     if !inventory.is_synced() {
         let lack = |(image, _): &(usize, bool)| Lack::uncounted(*image, Detail::InventoryNotSynced);
         return Judgement::Unknown(ask.images.iter().map(lack).collect());

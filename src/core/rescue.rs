@@ -9,11 +9,12 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::decide::{is_allowed, route};
+use super::decide::is_allowed;
 use super::eligibility::NodeView as _;
 use super::image::ImageName;
 use super::inventory::bits::Bits;
 use super::inventory::{Access, Inventory};
+use super::outcome::route;
 use super::pod::{ContainerFacts, NodeTerm, Placement, PodFacts, PullPolicy};
 use super::policies::{Certainty, Entry, Policies};
 use super::policy::{Enforcement, PresenceScope, Rescue};
@@ -89,16 +90,10 @@ impl Rescued {
 }
 
 /// What would help the pod, if it needs help and the policies ask for it.
-pub fn rescue(
-    question: &Question<'_>,
-    policies: &Policies,
-    inventory: &Inventory,
-    now: Timestamp,
-) -> Option<Rescued> {
+pub fn rescue(question: &Question<'_>, policies: &Policies, inventory: &Inventory, now: Timestamp) -> Option<Rescued> {
     let pod = question.pod;
-    let is_new_unbound_pod = question.subject == Subject::Pod
-        && *question.judged == Judged::Every
-        && pod.placement.node_name.is_none();
+    let is_new_unbound_pod =
+        question.subject == Subject::Pod && *question.judged == Judged::Every && pod.placement.node_name.is_none();
     let has_never = pod.containers.iter().any(|container| container.pull_policy == PullPolicy::Never);
     if !is_new_unbound_pod || !has_never || !inventory.is_synced() {
         return None;
@@ -141,12 +136,8 @@ fn common(
         let policy = &entry.policy;
         let nodes = inventory.select(&policy.nodes);
         let asked = (0..).zip(images).map(|(index, name)| (index, is_preloaded(policy, name)));
-        let ask = Ask {
-            nodes_class: entry.nodes_class,
-            limit: policy.node_image_limit,
-            elastic: policy.presence.elastic,
-            images: asked.collect(),
-        };
+        let ask =
+            Ask { nodes: 0, limit: policy.node_image_limit, elastic: policy.presence.elastic, images: asked.collect() };
         Common { candidates: sight.candidates(&nodes), holders: sight.holders(&ask, &nodes) }
     };
     entries.iter().map(of_policy).reduce(|mut all, one| {

@@ -63,6 +63,8 @@ impl Selector {
     }
 
     pub fn matches(&self, labels: &Labels) -> bool {
-        self.requirements.iter().all(|requirement| requirement.accepts(labels.get(&requirement.key).map(String::as_str)))
+        self.requirements
+            .iter()
+            .all(|requirement| requirement.accepts(labels.get(&requirement.key).map(String::as_str)))
     }
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::eligibility::{Candidates, Obstacle, Route};
-use super::image::ImageName;
+use super::image::{ImageName, ImageReference};
 use super::inventory::bits::{Bits, NodeSet};
 use super::inventory::{Access, Inventory};
 use super::nearest;
@@ -22,10 +22,10 @@ use super::presence::{Judgement, Lack, Tally};
 use super::reason::Detail;
 
 /// What a policy asks of the nodes. Equal asks have equal judgements, so they are worked out once for many policies.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::core) struct Ask {
-    /// The class of the policy's `nodes`.
-    pub nodes_class: usize,
+    /// Which set of nodes: equal numbers for equal sets.
+    pub nodes: usize,
     pub limit: ImageLimit,
     pub elastic: bool,
     /// The images asked for, and whether they are preloaded.
@@ -100,9 +100,9 @@ impl<'a> Sight<'a> {
     /// The names that look like an image's.
     pub fn near(&self, image: usize) -> &[(&'a Arc<str>, &'a NodeSet)] {
         let Some(seen) = self.images.get(image) else { return &[] };
-        seen.near.get_or_init(|| match seen.name {
-            Some(ImageName::Reference(reference)) => nearest::alike(self.inventory, reference),
-            Some(ImageName::Id(_)) | None => Vec::new(),
+        seen.near.get_or_init(|| match seen.reference() {
+            Some(reference) => nearest::alike(self.inventory, reference),
+            None => Vec::new(),
         })
     }
 
@@ -175,11 +175,8 @@ impl<'a> Sight<'a> {
         }
         let mut walked = vec![Walked::default(); ask.images.len()];
         let open = self.list_cut(ask.limit, |list_cut| {
-            let mut open = false;
-            for index in 0..words {
-                open |= self.walk(ask, nodes, list_cut, index, &mut walked);
-            }
-            open
+            let doubts = Doubts { ground: self.ground(), list_cut };
+            (0..words).fold(false, |open, index| self.walk(ask, nodes, &doubts, index, &mut walked) | open)
         });
         let considered = walked.first().map_or(0, |walked| walked.tally.considered);
         if considered == 0 {
@@ -190,11 +187,8 @@ impl<'a> Sight<'a> {
         let lack = |(place, detail): (usize, Option<Detail>)| {
             let ((image, preloaded), walked) = (ask.images.get(place)?, walked.get(place)?);
             let tally = walked.tally;
-            let obstructed = if tally.hold_obstructed > 0 {
-                self.first_obstructed(*image, *preloaded, nodes)
-            } else {
-                Vec::new()
-            };
+            let obstructed =
+                if tally.hold_obstructed > 0 { self.first_obstructed(*image, *preloaded, nodes) } else { Vec::new() };
             Some(Lack { image: *image, detail, tally, obstructed })
         };
         let lacks = blamed.into_iter().filter_map(lack).collect();
@@ -202,51 +196,32 @@ impl<'a> Sight<'a> {
     }
 
     /// Looks at 64 nodes: what each image's tally gains, and whether any of them is open, with nothing proven absent.
-    fn walk(&self, ask: &Ask, nodes: &Bits, list_cut: &Bits, index: usize, walked: &mut [Walked]) -> bool {
+    fn walk(&self, ask: &Ask, nodes: &Bits, doubts: &Doubts<'_>, index: usize, walked: &mut [Walked]) -> bool {
         let candidates = self.candidates_word(nodes, index);
         if candidates == 0 {
             return false;
         }
-        let obstructed = self.candidates.obstructed.word(index);
+        let considered = count(candidates);
+        let obstructed = candidates & self.candidates.obstructed.word(index);
         let mut absent = 0;
         for ((image, preloaded), walked) in ask.images.iter().zip(&mut *walked) {
             let Some(seen) = self.images.get(*image) else { continue };
             let tally = &mut walked.tally;
-            walked.held = candidates & seen.held_word(*preloaded, nodes, index);
-            let mut rest = candidates & !walked.held;
-            tally.considered += count(candidates);
-            tally.hold += count(walked.held & !obstructed);
-            tally.hold_obstructed += count(walked.held & obstructed);
-            if matches!(seen.name, None | Some(ImageName::Id(_))) {
+            let held = candidates & seen.held_word(*preloaded, nodes, index);
+            let rest = candidates & !held;
+            walked.held = held;
+            tally.considered += considered;
+            tally.hold += count(held & !obstructed);
+            tally.hold_obstructed += count(held & obstructed);
+            if seen.reference().is_none() {
                 tally.by_id += count(rest);
                 continue;
             }
-            let mut take = |part: u64| {
-                let taken = rest & part;
-                rest &= !part;
-                taken
-            };
-            let denied = take(seen.denied.word(index));
+            let denied = rest & seen.denied.word(index);
+            let rest = rest & !denied;
             tally.denied += count(denied);
-            let ground = self.ground();
-            let mut hindered = take(obstructed);
-            if hindered != 0 {
-                let mut take = |part: u64| {
-                    let taken = hindered & part;
-                    hindered &= !part;
-                    count(taken)
-                };
-                tally.not_ready += take(ground.not_ready.word(index));
-                tally.readiness_unknown += take(ground.readiness_unknown.word(index));
-                tally.cordoned += take(ground.cordoned.word(index));
-                tally.in_transition += count(hindered);
-            }
-            tally.list_empty += count(take(ground.list_empty.word(index)));
-            tally.list_cut += count(take(list_cut.word(index)));
-            tally.names_cut += count(take(ground.names_cut.word(index)));
-            if seen.is_short {
-                tally.short_name += count(take(ground.not_containerd.word(index)));
-            }
+            tally.hinder(rest & obstructed, doubts.ground, index);
+            let rest = tally.doubt_lists(rest & !obstructed, doubts, seen.is_short, index);
             tally.not_listed += count(rest);
             absent |= denied | rest;
         }
@@ -278,6 +253,47 @@ impl<'a> Sight<'a> {
     }
 }
 
+/// Why lists prove nothing under one policy's limit.
+struct Doubts<'a> {
+    ground: &'a Ground,
+    list_cut: &'a Bits,
+}
+
+/// Takes a part out of a word, and counts it.
+fn take(rest: &mut u64, part: u64) -> usize {
+    let taken = *rest & part;
+    *rest &= !part;
+    count(taken)
+}
+
+impl Tally {
+    /// Nodes that lack the image and have an obstacle, each by its first one.
+    fn hinder(&mut self, mut nodes: u64, ground: &Ground, index: usize) {
+        if nodes != 0 {
+            self.not_ready += take(&mut nodes, ground.not_ready.word(index));
+            self.readiness_unknown += take(&mut nodes, ground.readiness_unknown.word(index));
+            self.cordoned += take(&mut nodes, ground.cordoned.word(index));
+            self.in_transition += count(nodes);
+        }
+    }
+
+    /// Nodes that lack the image and whose list proves nothing, each by the first why. The others are left.
+    fn doubt_lists(&mut self, mut nodes: u64, doubts: &Doubts<'_>, is_short: bool, index: usize) -> u64 {
+        let Doubts { ground, list_cut } = doubts;
+        if nodes != 0 {
+            self.list_cut += take(&mut nodes, list_cut.word(index));
+        }
+        if nodes != 0 {
+            self.list_empty += take(&mut nodes, ground.list_empty.word(index));
+            self.names_cut += take(&mut nodes, ground.names_cut.word(index));
+            if is_short {
+                self.short_name += take(&mut nodes, ground.not_containerd.word(index));
+            }
+        }
+        nodes
+    }
+}
+
 /// Most words of most sets are empty, and this machine may have no instruction for it.
 fn count(word: u64) -> usize {
     if word == 0 { 0 } else { word.count_ones() as usize }
@@ -293,18 +309,19 @@ fn blamed_for_absence(walked: &[Walked], elastic: bool) -> Vec<(usize, Option<De
         (false, true) => None,
         (false, false) => Some(Detail::NoNodeHoldsAll),
     };
-    let blamed = (0..).zip(walked).filter(|(_, walked)| {
-        if everywhere { is_everywhere(walked) } else { walked.tally.absent() > 0 }
-    });
+    let blamed = (0..).zip(walked).filter(
+        |(_, walked)| {
+            if everywhere { is_everywhere(walked) } else { walked.tally.absent() > 0 }
+        },
+    );
     blamed.map(|(place, _)| (place, detail)).collect()
 }
 
 /// To blame are the images that no open candidate surely holds; where there is none, those that some open one lacks.
 fn blamed_for_doubt(walked: &[Walked]) -> Vec<(usize, Option<Detail>)> {
     let some_held_by_none = walked.iter().any(|walked| !walked.surely_held);
-    let blamed = (0..).zip(walked).filter(|(_, walked)| {
-        if some_held_by_none { !walked.surely_held } else { walked.lacking }
-    });
+    let blamed =
+        (0..).zip(walked).filter(|(_, walked)| if some_held_by_none { !walked.surely_held } else { walked.lacking });
     blamed.map(|(place, walked)| (place, Some(walked.tally.doubt()))).collect()
 }
 
@@ -328,6 +345,10 @@ impl<'a> Seen<'a> {
             denied.and_not(&listed);
         }
         Self { name, is_short, listed, denied, near: OnceCell::new() }
+    }
+
+    fn reference(&self) -> Option<&'a ImageReference> {
+        self.name.and_then(ImageName::reference)
     }
 
     /// 64 nodes that hold the image. The operator's word is for the policy's nodes; a kubelet's word is above it.

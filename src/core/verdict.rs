@@ -48,10 +48,10 @@ impl Judged {
     /// resolved so: `nginx` is not new beside `docker.io/library/nginx:latest`.
     pub fn new_against(old: &PodFacts, new: &PodFacts) -> Self {
         let written: BTreeSet<&str> = old.containers.iter().map(|container| container.image.as_str()).collect();
-        let parsed: BTreeSet<_> = old.containers.iter().filter_map(|container| container.parsed.as_ref().ok()).collect();
+        let parsed: BTreeSet<_> =
+            old.containers.iter().filter_map(|container| container.parsed.as_ref().ok()).collect();
         let is_new = |image: &super::pod::ContainerFacts| {
-            !written.contains(image.image.as_str())
-                && !image.parsed.as_ref().is_ok_and(|name| parsed.contains(name))
+            !written.contains(image.image.as_str()) && !image.parsed.as_ref().is_ok_and(|name| parsed.contains(name))
         };
         Self::Only((0..).zip(&new.containers).filter(|(_, container)| is_new(container)).map(|(i, _)| i).collect())
     }

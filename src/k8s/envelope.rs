@@ -22,6 +22,9 @@ pub const VERSION: &str = "admission.k8s.io/v1";
 /// The version before it. An answer to it must be in it, or nobody sees what it says.
 pub const OLD_VERSION: &str = "admission.k8s.io/v1beta1";
 
+/// How much of an offending text is quoted.
+const QUOTED: usize = 240;
+
 /// Real uids have 36 characters; what is far longer is no uid, and is not worth echoing.
 const MAX_UID: usize = 256;
 
@@ -112,14 +115,17 @@ impl<'a> Envelope<'a> {
 
     /// `apps/v1`, or `v1` for the core group.
     pub fn api_version(&self) -> String {
-        if self.group.is_empty() { self.version.clone().into_owned() } else { format!("{}/{}", self.group, self.version) }
+        if self.group.is_empty() {
+            self.version.clone().into_owned()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
     }
 }
 
 /// A piece of somebody's text, at a length fit for a message: `serde` quotes what it did not expect in full.
-pub(super) fn excerpt(text: &str) -> String {
-    const SHOWN: usize = 240;
-    match text.char_indices().nth(SHOWN) {
+pub(super) fn excerpt(text: &str, shown: usize) -> String {
+    match text.char_indices().nth(shown) {
         Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
         None => text.to_owned(),
     }
@@ -139,7 +145,7 @@ fn read<'a>(body: &'a [u8], draft: &mut Draft<'a>) -> Result<(), ReviewProblem> 
     Review(draft)
         .deserialize(&mut input)
         .and_then(|()| input.end())
-        .map_err(|error| ReviewProblem::Syntax { cause: excerpt(&error.to_string()) })
+        .map_err(|error| ReviewProblem::Syntax { cause: excerpt(&error.to_string(), QUOTED) })
 }
 
 /// What was seen of a review so far. It outlives an error in the middle of the body.
@@ -163,11 +169,11 @@ impl<'a> Draft<'a> {
     fn finish(&self) -> Result<Envelope<'a>, ReviewProblem> {
         match self.kind.as_deref() {
             Some("AdmissionReview") => {}
-            kind => return Err(ReviewProblem::Kind { kind: excerpt(kind.unwrap_or_default()) }),
+            kind => return Err(ReviewProblem::Kind { kind: excerpt(kind.unwrap_or_default(), QUOTED) }),
         }
         match self.api_version.as_deref() {
             Some(VERSION) => {}
-            version => return Err(ReviewProblem::Version { version: excerpt(version.unwrap_or_default()) }),
+            version => return Err(ReviewProblem::Version { version: excerpt(version.unwrap_or_default(), QUOTED) }),
         }
         if !self.request {
             return Err(ReviewProblem::NoRequest);
@@ -186,7 +192,7 @@ impl<'a> Draft<'a> {
             Some("UPDATE") => Operation::Update,
             Some("DELETE") => Operation::Delete,
             Some("CONNECT") => Operation::Connect,
-            Some(other) => return Err(ReviewProblem::Operation { operation: excerpt(other) }),
+            Some(other) => return Err(ReviewProblem::Operation { operation: excerpt(other, QUOTED) }),
             None => return Err(ReviewProblem::Missing { field: "operation" }),
         };
         let text = |text: &Option<Cow<'a, str>>| text.clone().unwrap_or_default();

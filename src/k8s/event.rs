@@ -217,3 +217,58 @@ fn short_hash(parts: &[&str]) -> String {
     }
     hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn notice(name: &str, note: &str, key: Option<&str>) -> Notice {
+        let regarding = ObjectRef {
+            api_version: "batch/v1".into(),
+            kind: "Job".into(),
+            namespace: "default".into(),
+            name: name.into(),
+            uid: "u".into(),
+        };
+        Notice {
+            reporter: Reporter::Controller,
+            namespace: "default".into(),
+            event_type: EventType::Warning,
+            reason: Reason::PullPermanentlyFailed,
+            action: "FailOwner",
+            regarding,
+            related: None,
+            note: note.into(),
+            key: key.map(str::to_owned),
+        }
+    }
+
+    fn name(event: &Event) -> &str {
+        event.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    #[test]
+    fn the_same_key_is_the_same_event_whenever_it_is_told() {
+        let told = notice("j", "x", Some("k1"));
+        let (first, again) = (body(&told, "a", Timestamp::UNIX_EPOCH), body(&told, "b", Timestamp::MAX));
+        assert_eq!((name(&first), name(&again)), ("j.k1", "j.k1"));
+    }
+
+    #[test]
+    fn whatever_it_regards_the_name_is_valid_and_the_note_fits() {
+        for subject in ["Task_1/ÄÖ.-", "", "...", &"x.".repeat(300), "generated-"] {
+            let event = body(&notice(subject, &"ä".repeat(2000), None), "", Timestamp::UNIX_EPOCH);
+            let name = name(&event);
+            assert!(name.len() <= NAME_LIMIT, "{name}");
+            let valid = |part: &str| {
+                !part.is_empty()
+                    && !part.starts_with('-')
+                    && !part.ends_with('-')
+                    && part.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+            };
+            assert!(name.split('.').all(valid), "{name}");
+            assert!(event.note.as_ref().is_some_and(|note| note.len() <= NOTE_LIMIT));
+            assert_eq!(event.reporting_instance.as_deref(), Some("pullguard"));
+        }
+    }
+}

@@ -70,7 +70,8 @@ fn pin_operations(pod: &Value, requirement: &Requirement, add_to: &PinTo) -> Opt
         PinTo::Terms(places) => places
             .iter()
             .map(|place| {
-                let term = words(&["spec", "affinity", "nodeAffinity", REQUIRED, "nodeSelectorTerms", &place.to_string()]);
+                let term =
+                    words(&["spec", "affinity", "nodeAffinity", REQUIRED, "nodeSelectorTerms", &place.to_string()]);
                 let at = format!("/{}/matchExpressions", term.join("/"));
                 let mut expressions = pod.pointer(&at).and_then(Value::as_array).cloned().unwrap_or_default();
                 expressions.push(requirement.clone());

@@ -204,7 +204,8 @@ impl PodObject {
             container_facts(container, if sidecar { ContainerKind::Sidecar } else { ContainerKind::Init })
         });
         let main = containers.iter().map(|container| container_facts(container, ContainerKind::Main));
-        let ephemeral = ephemeral_containers.iter().map(|container| container_facts(container, ContainerKind::Ephemeral));
+        let ephemeral =
+            ephemeral_containers.iter().map(|container| container_facts(container, ContainerKind::Ephemeral));
         let images = volumes.iter().filter_map(|volume| {
             let image = volume.image.as_ref()?;
             let policy = image.pull_policy.as_deref();

@@ -44,8 +44,11 @@ pub fn compile(policy: &NodeImagePolicy) -> Result<core::Policy, CompileError> {
         crd::Rescue::PullIfNotPresent => core::Rescue::PullIfNotPresent,
     };
     let remedies = spec.remedies.iter().enumerate().map(|(index, remedy)| {
-        let image = ImagePattern::parse(&remedy.image)
-            .map_err(|source| CompileError::Pattern { field: "spec.remedies", index, source })?;
+        let image = ImagePattern::parse(&remedy.image).map_err(|source| CompileError::Pattern {
+            field: "spec.remedies",
+            index,
+            source,
+        })?;
         Ok(core::Remedy { image, text: remedy.text.clone() })
     });
     Ok(core::Policy {

@@ -6,7 +6,9 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
 
-use super::crd::failure::{FailureState as State, ImageFailure, PullFailure, PullFailureSpec, PullFailureStatus, TaskRef};
+use super::crd::failure::{
+    FailureState as State, ImageFailure, PullFailure, PullFailureSpec, PullFailureStatus, TaskRef,
+};
 use crate::core::cause::{FailureClass, Permanence};
 use crate::core::pod::PullPolicy;
 use crate::core::reason::Reason;
@@ -194,4 +196,92 @@ fn reason(name: &str, state: FailureState) -> Reason {
         FailureState::PermanentlyFailed => Reason::PullPermanentlyFailed,
         FailureState::Resolved => Reason::PullResolved,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Option<Timestamp> {
+        Timestamp::from_second(1_700_000_000 + second).ok()
+    }
+
+    fn record() -> Record {
+        Record {
+            namespace: "default".into(),
+            name: "job-j-12345678".into(),
+            task: effect::TaskRef {
+                api_version: "batch/v1".into(),
+                kind: "Job".into(),
+                name: "j".into(),
+                uid: "u".into(),
+                label: None,
+            },
+            maker: Some("CronJob/c".into()),
+            state: FailureState::PermanentlyFailed,
+            reason: Reason::PullRetriesExhausted,
+            class: Some(FailureClass::NotFound),
+            image: "m:1".into(),
+            message: "not found".into(),
+            remedy: "push it".into(),
+            policies: vec!["agents".into()],
+            first_seen: at(0),
+            failed_at: at(60),
+            expires_at: at(3660),
+            resolved_at: None,
+            attempts: 2,
+            counted_pods: vec!["a".into(), "b".into()],
+            pods_collected: 1,
+            failures: vec![RecordedFailure {
+                image: "m:1".into(),
+                class: FailureClass::NotFound,
+                permanence: Permanence::Permanent,
+                message: "not found".into(),
+                remedy: "push it".into(),
+                container: "m".into(),
+                pod: "j-x".into(),
+                node: "a".into(),
+                pull_policy: Some(PullPolicy::Always),
+                pull_secrets: vec!["s".into()],
+                first_seen: at(0),
+                last_seen: at(50),
+            }],
+        }
+    }
+
+    #[test]
+    fn a_record_comes_back_from_the_cluster_as_it_was_written() {
+        let fence = Fence { uid: "r".into(), resource_version: "9".into() };
+        let json = serde_json::to_value(object(&record(), Some(&fence))).expect("json");
+        let sight = sight(serde_json::from_value(json).expect("a PullFailure")).expect("a record");
+        assert_eq!((sight.uid.as_str(), sight.resource_version.as_str()), ("r", "9"));
+        assert_eq!(sight.record, record());
+    }
+
+    #[test]
+    fn each_state_has_one_condition_that_is_true_or_none() {
+        let cases = [
+            (FailureState::Retrying, None),
+            (FailureState::PermanentlyFailed, Some(PERMANENTLY_FAILED)),
+            (FailureState::Resolved, Some(RESOLVED)),
+        ];
+        for (state, expected) in cases {
+            let conditions = conditions(&Record { state, ..record() });
+            let true_ones: Vec<_> =
+                conditions.iter().filter(|is| is.status == "True").map(|is| is.type_.as_str()).collect();
+            assert_eq!(true_ones, Vec::from_iter(expected));
+        }
+    }
+
+    #[test]
+    fn words_of_a_newer_version_are_never_permanent() {
+        let mut object = object(&record(), None);
+        if let Some(failure) = object.status.as_mut().and_then(|status| status.failures.first_mut()) {
+            failure.class = "Moonphase".into();
+            failure.permanence = "Eternal".into();
+        }
+        let record = sight(object).expect("a record").record;
+        let failure = record.failures.first().expect("a failure");
+        assert_eq!((failure.class, failure.permanence), (FailureClass::Unknown, Permanence::Unclear));
+    }
 }

@@ -16,7 +16,8 @@ use crate::core::pod::{ContainerKind, OwnerRef};
 use crate::core::runtime::effect::{STATE_LABEL, STATE_PERMANENTLY_FAILED};
 use crate::core::runtime::guard::any_pod_ran;
 use crate::core::runtime::sight::{
-    ContainerSight, ContainerState, DenialSight, EventSight, EverStarted, JobFacts, OwnerFacts, OwnerSight, Phase, PodSight,
+    ContainerSight, ContainerState, DenialSight, EventSight, EverStarted, JobFacts, OwnerFacts, OwnerSight, Phase,
+    PodSight,
 };
 
 /// The waiting reason of a kubelet that may not pull and does not have the image.
@@ -232,4 +233,125 @@ pub fn job(job: &Job, asked: &OwnerRef, pods: &[PodSight]) -> OwnerSight {
         pod_ran: any_pod_ran(pods),
     };
     owner_facts(job, asked, Some(facts))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(value: serde_json::Value) -> PodSight {
+        pod(serde_json::from_value(value).expect("a pod"))
+    }
+
+    fn stuck() -> serde_json::Value {
+        serde_json::json!({
+            "metadata": {
+                "name": "p", "namespace": "default", "uid": "u", "resourceVersion": "7",
+                "creationTimestamp": "2026-11-24T00:00:00Z", "managedFields": [{"fieldsV1": {"f:x": {}}}],
+                "ownerReferences": [{"apiVersion": "batch/v1", "kind": "Job", "name": "j", "uid": "ju", "controller": true}],
+            },
+            "spec": {
+                "activeDeadlineSeconds": 600, "nodeName": "a", "restartPolicy": "Never",
+                "initContainers": [
+                    {"name": "i", "image": "i:1"}, {"name": "s", "image": "s:1", "restartPolicy": "Always"}],
+                "containers": [{"name": "m", "image": "m:1", "imagePullPolicy": "Never", "env": [{"name": "A"}]}],
+            },
+            "status": {
+                "phase": "Pending",
+                "conditions": [{"type": "DisruptionTarget", "status": "True"}],
+                "initContainerStatuses": [
+                    {"name": "i", "state": {"terminated": {"exitCode": 0, "reason": "Completed",
+                        "startedAt": "2026-11-24T00:00:01Z", "finishedAt": "2026-11-24T00:00:02Z"}}},
+                    {"name": "s", "started": true, "state": {"running": {"startedAt": "2026-11-24T00:00:03Z"}}}],
+                "containerStatuses": [{"name": "m", "started": false, "restartCount": 0, "lastState": {},
+                    "state": {"waiting": {"reason": "ErrImageNeverPull", "message": "no"}}}],
+            },
+        })
+    }
+
+    #[test]
+    fn a_stuck_pod_is_seen_whole() {
+        let pod = seen(stuck());
+        assert_eq!((pod.uid.as_str(), pod.resource_version.as_str(), pod.node.as_deref()), ("u", "7", Some("a")));
+        assert_eq!(
+            (pod.phase, pod.active_deadline, pod.disrupted, pod.deleting),
+            (Phase::Pending, Some(600), true, false)
+        );
+        assert_eq!(pod.facts.owner.as_ref().map(|owner| owner.uid.as_str()), Some("ju"));
+        let containers: Vec<_> = pod.containers.iter().map(|is| (is.name.as_str(), is.kind, is.ever_started)).collect();
+        assert_eq!(
+            containers,
+            [
+                ("i", ContainerKind::Init, EverStarted::Yes),
+                ("s", ContainerKind::Sidecar, EverStarted::Yes),
+                ("m", ContainerKind::Main, EverStarted::No),
+            ]
+        );
+        assert!(is_troubled(&pod));
+    }
+
+    #[test]
+    fn a_watch_event_whose_type_comes_last_is_read_too() {
+        let event = serde_json::json!({"object": stuck(), "type": "MODIFIED"}).to_string();
+        let event: kube::core::WatchEvent<WatchedPod> = serde_json::from_str(&event).expect("an event");
+        let kube::core::WatchEvent::Modified(object) = event else { panic!("{event:?}") };
+        assert_eq!(pod(object), seen(stuck()));
+    }
+
+    #[test]
+    fn a_lost_container_may_have_run_and_an_empty_pod_is_read() {
+        let lost = serde_json::json!({"metadata": {"uid": "u"}, "spec": null, "status": {
+            "phase": "Failed",
+            "containerStatuses": [{"name": "m", "state": {"terminated": {
+                "exitCode": 137, "reason": "ContainerStatusUnknown", "startedAt": null, "finishedAt": null}}}]}});
+        let ever = seen(lost).containers.first().map(|container| container.ever_started);
+        assert_eq!(ever, Some(EverStarted::Unknowable));
+        assert_eq!(seen(serde_json::json!({"metadata": {}})).phase, Phase::Pending);
+    }
+
+    #[test]
+    fn a_container_that_ran_before_and_lost_its_image_has_started() {
+        let back = serde_json::json!({"metadata": {"uid": "u"}, "spec": {"containers": [{"name": "m", "image": "m:1"}]},
+            "status": {"phase": "Running", "containerStatuses": [{"name": "m", "restartCount": 1,
+                "state": {"waiting": {"reason": "ImagePullBackOff"}},
+                "lastState": {"terminated": {"exitCode": 1, "startedAt": "2026-11-24T00:00:03Z"}}}]}});
+        let pod = seen(back);
+        let container = pod.containers.first().expect("a container");
+        assert_eq!((container.ever_started, container.last_started.is_some()), (EverStarted::Yes, true));
+    }
+
+    #[test]
+    fn an_event_of_a_new_kubelet_says_the_same_as_one_of_an_old() {
+        let of = |message: &str| {
+            let event = serde_json::json!({
+                "metadata": {"namespace": "default"}, "reason": "Failed", "message": message,
+                "lastTimestamp": "2026-11-24T00:00:00Z",
+                "involvedObject": {"kind": "Pod", "namespace": "default", "name": "p", "uid": "u",
+                    "fieldPath": "spec.containers{m}"}});
+            match event_of(event) {
+                Some(Evidence::Pull(event)) => event,
+                other => panic!("{other:?}"),
+            }
+        };
+        let old = of("Failed to pull image \"m:1\": not found");
+        assert_eq!(of("spec.containers{m}: Failed to pull image \"m:1\": not found"), old);
+        assert_eq!(old.container.as_deref(), Some("m"));
+    }
+
+    fn event_of(value: serde_json::Value) -> Option<Evidence> {
+        event(serde_json::from_value(value).expect("an event"))
+    }
+
+    #[test]
+    fn only_our_own_denial_of_a_job_is_one() {
+        let of = |message: &str| {
+            event_of(serde_json::json!({
+                "metadata": {}, "reason": "FailedCreate", "message": message, "eventTime": "2026-11-24T00:00:00.000000Z",
+                "involvedObject": {"apiVersion": "batch/v1", "kind": "Job", "namespace": "default", "name": "j", "uid": "u"}}))
+        };
+        let denied = "Error creating: admission webhook \"pods.pullguard.dev\" denied the request: no";
+        assert!(matches!(of(denied), Some(Evidence::Denial(_))));
+        assert_eq!(of("Error creating: admission webhook \"other.dev\" denied the request: no"), None);
+        assert_eq!(of("Error creating: ValidatingAdmissionPolicy 'x' denied request: pods.pullguard.dev"), None);
+    }
 }

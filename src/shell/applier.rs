@@ -315,7 +315,9 @@ fn log(planned: &Planned, outcome: &Outcome) {
 
 fn object_of(effect: &Effect) -> (&str, &str) {
     match effect {
-        Effect::LookUpOwner { namespace, owner } | Effect::MarkOwner { namespace, owner, .. } => (namespace, &owner.name),
+        Effect::LookUpOwner { namespace, owner } | Effect::MarkOwner { namespace, owner, .. } => {
+            (namespace, &owner.name)
+        }
         Effect::JudgeTemplate { namespace, job } | Effect::FailJob { namespace, job, .. } => (namespace, &job.name),
         Effect::WriteRecord { record, .. } => (&record.namespace, &record.name),
         Effect::RemoveRecord { namespace, name, .. }

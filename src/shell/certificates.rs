@@ -81,7 +81,8 @@ impl Validity {
 
 impl Keyring {
     pub fn from_secret(data: &BTreeMap<String, Vec<u8>>) -> Self {
-        let text = |key: &str| data.get(key).map(|bytes| String::from_utf8_lossy(bytes).into_owned()).unwrap_or_default();
+        let text =
+            |key: &str| data.get(key).map(|bytes| String::from_utf8_lossy(bytes).into_owned()).unwrap_or_default();
         Self {
             ca: text("ca.crt"),
             ca_key: text("ca.key"),

@@ -11,13 +11,14 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use jiff::Timestamp;
 use kube::Client;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::applier::{Applied, Applier, Read};
 use super::events::Events;
 use super::metrics::Metrics;
+use super::policy_status;
 use super::watches::trouble::{EventReason, Input, watch_events, watch_pods, watch_records};
 use super::world::World;
 use crate::core::refusal::Refusals;
@@ -39,11 +40,12 @@ const DEBOUNCE: Duration = Duration::from_millis(20);
 const RECONSIDER: Duration = Duration::from_millis(500);
 /// Planned at least this often.
 const HEARTBEAT: Duration = Duration::from_secs(20);
+/// After something has ended that never should.
+const ANEW: Duration = Duration::from_secs(1);
 /// While not everything is synced.
 const NOT_YET: Duration = Duration::from_millis(100);
 
 /// The runtime half of one replica, to be run.
-#[derive(Debug)]
 pub struct Controller<R> {
     /// It must not retry by itself.
     pub client: Client,
@@ -51,53 +53,67 @@ pub struct Controller<R> {
     pub settings: Settings,
     pub events: Events,
     pub metrics: Arc<Metrics>,
-    /// Nodes, policies or namespaces have changed: of `watches::shared::Shared`.
-    pub changed: Arc<Notify>,
-    /// The brakes that are on, for the policies' status.
-    pub brakes: watch::Sender<Vec<BrakeReport>>,
-    pub leading: watch::Receiver<bool>,
+}
+
+impl<R> std::fmt::Debug for Controller<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Controller").field("settings", &self.settings).finish_non_exhaustive()
+    }
 }
 
 impl<R: Refusals + Default + Send + Sync + 'static> Controller<R> {
-    /// Runs for ever: where it leads with a ledger, elsewhere only listening to kubelets for the sake of admission. To be
-    /// dropped at shutdown: an effect that is cut off is found done or undone by the next leader.
-    pub async fn run(self) {
-        let mut leading = self.leading.clone();
+    /// Runs until `stopping` is true: where it leads with a ledger, elsewhere only listening to kubelets for the sake of
+    /// admission. An effect that is cut off is found done or undone by the next leader.
+    pub async fn run(self, mut leading: watch::Receiver<bool>, mut stopping: watch::Receiver<bool>) {
+        tokio::select! {
+            () = self.follow_lease(&mut leading) => {}
+            _ = stopping.wait_for(|stop| *stop) => tracing::debug!("controller stops"),
+        }
+        self.metrics.stepped_down();
+    }
+
+    /// Until there is no election any more.
+    async fn follow_lease(&self, leading: &mut watch::Receiver<bool>) {
         loop {
             let leads = *leading.borrow_and_update();
-            let until_changed = async {
-                // Without an election there is nothing that could change.
-                if leading.wait_for(|now| *now != leads).await.is_err() {
-                    std::future::pending::<()>().await;
+            let work = async {
+                if leads {
+                    self.lead().await;
+                    tracing::error!("a watch of the leader has ended, it begins anew");
+                } else {
+                    let (client, world) = (self.client.clone(), Arc::clone(&self.world));
+                    watch_pods(client, world, Arc::clone(&self.metrics), None).await;
+                    tracing::error!("the watch of pods has ended, it begins anew");
                 }
+                tokio::time::sleep(ANEW).await;
             };
-            if leads {
-                tracing::info!("leading");
-                self.metrics.leads();
-                tokio::select! {
-                    () = self.lead() => tracing::error!("the watches of the leader have ended"),
-                    () = until_changed => tracing::info!("no longer leading"),
-                }
-                self.metrics.stepped_down();
-                self.brakes.send_replace(Vec::new());
-            } else {
-                let listen = watch_pods(self.client.clone(), Arc::clone(&self.world), Arc::clone(&self.metrics), None);
-                tokio::select! {
-                    () = listen => tracing::error!("the watch of pods has ended"),
-                    () = until_changed => {}
+            tokio::select! {
+                () = work => {}
+                changed = leading.wait_for(|now| *now != leads) => {
+                    if changed.is_err() {
+                        return;
+                    }
                 }
             }
+            self.metrics.stepped_down();
         }
     }
 
     /// One lead, from an empty ledger.
     async fn lead(&self) {
+        tracing::info!("leading");
+        self.metrics.leads();
         let (sender, mut inputs) = mpsc::channel(QUEUE);
+        let (brakes, brakes_on) = watch::channel(Vec::new());
+        let mut changes = self.world.changes();
         let mut watches = JoinSet::new();
+        let (client, world, metrics) = (self.client.clone(), Arc::clone(&self.world), Arc::clone(&self.metrics));
+        watches.spawn(policy_status::keep(client, world, metrics, brakes_on));
         watches.spawn(watch_records(self.client.clone(), Arc::clone(&self.metrics), sender.clone()));
         let (client, world) = (self.client.clone(), Arc::clone(&self.world));
         let applier = Applier::new(client, world, self.events.clone(), Arc::clone(&self.metrics));
-        let mut lead = Lead { controller: self, ledger: Ledger::new(self.settings.clone()), due: None, stage: Stage::Records };
+        let ledger = Ledger::new(self.settings.clone());
+        let mut lead = Lead { controller: self, ledger, brakes, due: None, stage: Stage::Records };
         let mut waiting: VecDeque<Planned> = VecDeque::new();
         let mut under_way = FuturesUnordered::new();
         let mut ids: HashSet<EffectId> = HashSet::new();
@@ -126,7 +142,7 @@ impl<R: Refusals + Default + Send + Sync + 'static> Controller<R> {
                         self.watch_trouble(&mut watches, &sender);
                     }
                 }
-                () = self.changed.notified() => {
+                Ok(()) = changes.changed() => {
                     lead.ledger.reconsider();
                     lead.plan_within(RECONSIDER);
                 }
@@ -165,6 +181,8 @@ enum Stage {
 struct Lead<'a, R> {
     controller: &'a Controller<R>,
     ledger: Ledger,
+    /// For the policies' status.
+    brakes: watch::Sender<Vec<BrakeReport>>,
     due: Option<Instant>,
     stage: Stage,
 }
@@ -239,7 +257,7 @@ impl<R: Refusals + Default + Send + Sync + 'static> Lead<'_, R> {
 
     /// `None`: there is not enough known to plan.
     fn plan(&mut self) -> Option<Made> {
-        let Controller { world, metrics, brakes, .. } = self.controller;
+        let Controller { world, metrics, .. } = self.controller;
         if self.stage != Stage::Whole || !world.is_synced() {
             self.due = Some(Instant::now() + NOT_YET);
             return None;
@@ -252,7 +270,7 @@ impl<R: Refusals + Default + Send + Sync + 'static> Lead<'_, R> {
         });
         let took = start.elapsed();
         metrics.planned(&plan.counters, &plan.brakes, plan.stuck_pods, took);
-        brakes.send_if_modified(|known| {
+        self.brakes.send_if_modified(|known| {
             let changed = *known != plan.brakes;
             if changed {
                 known.clone_from(&plan.brakes);

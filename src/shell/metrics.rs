@@ -251,7 +251,8 @@ impl Metrics {
     fn set_brakes(&self, brakes: &[BrakeReport]) {
         for place in ["Registry", "Node", "Policy"] {
             for level in [Level::Suspect, Level::Outage] {
-                let on = brakes.iter().filter(|brake| brake.level == level && place_kind(&brake.place) == place).count();
+                let on =
+                    brakes.iter().filter(|brake| brake.level == level && place_kind(&brake.place) == place).count();
                 self.brakes.get_or_create(&Braked { place, state: level.as_str() }).set(gauge(on));
             }
         }

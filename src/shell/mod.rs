@@ -6,6 +6,7 @@
 pub mod applier;
 pub mod certificates;
 pub mod controller;
+pub mod door;
 pub mod events;
 pub mod lease;
 pub mod metrics;

@@ -5,20 +5,22 @@
 //! the watch and is no change any more.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::api::{Patch, PatchParams};
-use kube::{Api, Client};
+use kube::runtime::watcher::{Config, Event};
+use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::applier::call;
-use super::watches::shared::{Board, Seen};
-use super::world::World;
+use super::metrics::Metrics;
+use super::watches::{Heed, Roll, follow};
+use super::world::{Report, World};
 use crate::core::inventory::Lens;
 use crate::core::refusal::Refusals;
 use crate::core::runtime::brake::{BrakeReport, Place};
@@ -26,6 +28,7 @@ use crate::k8s::crd::NodeImagePolicy;
 use crate::k8s::crd::NodeImagePolicyStatus as Status;
 use crate::k8s::crd::policy::ContradictedPreload;
 
+const PAGE: u32 = 250;
 /// As many names as the schema allows in each list.
 const MOST: usize = 20;
 /// Counts are brought up to date this often.
@@ -33,86 +36,157 @@ const COUNTS: Duration = Duration::from_secs(30);
 /// Changes that come together are answered together.
 const DEBOUNCE: Duration = Duration::from_millis(200);
 
-/// The writer of statuses, to be run.
-#[derive(Debug)]
-pub struct PolicyStatus<R> {
-    pub client: Client,
-    pub world: Arc<World<R>>,
-    pub board: Arc<Board>,
-    pub brakes: watch::Receiver<Vec<BrakeReport>>,
-    pub leading: watch::Receiver<bool>,
+/// A policy as the watch shows it.
+#[derive(Clone, Debug)]
+struct Seen {
+    uid: String,
+    generation: i64,
+    status: Status,
 }
 
-impl<R: Refusals + Default + Send + Sync + 'static> PolicyStatus<R> {
-    /// Runs for ever; writes only where it leads.
-    pub async fn run(mut self) {
-        // What was written, until the watch brings it back.
-        let mut written: BTreeMap<String, (Status, Instant)> = BTreeMap::new();
-        let mut counted: Option<Instant> = None;
-        loop {
-            if !*self.leading.borrow_and_update() {
-                written.clear();
-                counted = None;
-                if self.leading.wait_for(|leads| *leads).await.is_err() {
-                    std::future::pending::<()>().await;
-                }
+type Board = Arc<Mutex<BTreeMap<String, Seen>>>;
+
+/// Keeps the statuses for ever; to be dropped when this replica no longer leads.
+pub async fn keep<R: Refusals + Default + Send + Sync + 'static>(
+    client: Client,
+    world: Arc<World<R>>,
+    metrics: Arc<Metrics>,
+    brakes: watch::Receiver<Vec<BrakeReport>>,
+) {
+    let board = Board::default();
+    let (nudge, changed) = watch::channel(());
+    let api: Api<NodeImagePolicy> = Api::all(client.clone());
+    let heed = Look { board: Arc::clone(&board), roll: Roll::default(), nudge };
+    let watch = follow("policies/status", api.clone(), Config::default().page_size(PAGE), metrics, heed);
+    let writer = Writer { api, world, board, brakes, written: BTreeMap::new() };
+    tokio::select! {
+        () = watch => {}
+        () = writer.run(changed) => {}
+    }
+}
+
+struct Look {
+    board: Board,
+    roll: Roll<String>,
+    nudge: watch::Sender<()>,
+}
+
+impl Look {
+    fn change(&self, change: impl FnOnce(&mut BTreeMap<String, Seen>)) {
+        change(&mut self.board.lock().unwrap_or_else(PoisonError::into_inner));
+        self.nudge.send_replace(());
+    }
+}
+
+impl Heed<NodeImagePolicy> for Look {
+    async fn heed(&mut self, event: Event<NodeImagePolicy>) {
+        match event {
+            Event::Init => self.roll.begin(),
+            Event::InitApply(policy) | Event::Apply(policy) => {
+                let name = policy.name_any();
+                self.roll.enter(name.clone());
+                let (uid, generation) =
+                    (policy.uid().unwrap_or_default(), policy.metadata.generation.unwrap_or_default());
+                let seen = Seen { uid, generation, status: policy.status.unwrap_or_default() };
+                self.change(|board| drop(board.insert(name, seen)));
             }
+            Event::InitDone => {
+                let gone = self.roll.vanished();
+                self.change(|board| board.retain(|name, _| !gone.contains(name)));
+            }
+            Event::Delete(policy) => {
+                let name = policy.name_any();
+                self.roll.leave(&name);
+                self.change(|board| drop(board.remove(&name)));
+            }
+        }
+    }
+}
+
+struct Writer<R> {
+    api: Api<NodeImagePolicy>,
+    world: Arc<World<R>>,
+    board: Board,
+    brakes: watch::Receiver<Vec<BrakeReport>>,
+    /// What was written, until the watch brings it back.
+    written: BTreeMap<String, (Status, Instant)>,
+}
+
+impl<R: Refusals + Default + Send + Sync + 'static> Writer<R> {
+    async fn run(mut self, mut changed: watch::Receiver<()>) {
+        let mut compiled = self.world.changes();
+        let mut brakes = self.brakes.clone();
+        let mut counted: Option<Instant> = None;
+        let mut reports = BTreeMap::new();
+        loop {
+            changed.borrow_and_update();
             let counts = self.world.is_synced() && counted.is_none_or(|at| at.elapsed() >= COUNTS);
             if counts {
                 counted = Some(Instant::now());
             }
-            self.round(counts, &mut written).await;
+            reports = self.round(counts, reports).await;
             let next = counted.map_or(Duration::from_secs(1), |at| COUNTS.saturating_sub(at.elapsed()));
-            let brakes = async {
-                if self.brakes.changed().await.is_err() {
-                    std::future::pending::<()>().await;
+            // The world changes with every node: only another compilation is news.
+            let compiled = async {
+                while compiled.changed().await.is_ok() {
+                    if self.world.reports() != reports {
+                        return;
+                    }
                 }
+                std::future::pending().await
             };
             tokio::select! {
-                () = self.board.changed() => {}
-                () = brakes => {}
+                Ok(()) = changed.changed() => {}
+                Ok(()) = brakes.changed() => {}
+                () = compiled => {}
                 () = tokio::time::sleep(next) => {}
             }
             tokio::time::sleep(DEBOUNCE).await;
         }
     }
 
-    async fn round(&self, counts: bool, written: &mut BTreeMap<String, (Status, Instant)>) {
-        let board = self.board.all();
-        written.retain(|name, _| board.contains_key(name));
+    /// Writes what differs; returns the compilations that it was made of.
+    async fn round(&mut self, counts: bool, before: BTreeMap<String, Report>) -> BTreeMap<String, Report> {
+        let reports = self.world.reports();
+        let board = self.board.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.written.retain(|name, _| board.contains_key(name));
         for (name, seen) in board {
-            let is_new = seen.status.observed_generation != Some(seen.generation);
-            let wanted = self.status(&name, &seen, counts || is_new);
+            // What we have not compiled yet we say nothing of.
+            let Some(report) = reports.get(&name).filter(|report| report.generation == seen.generation) else {
+                continue;
+            };
+            let counts = counts || before.get(&name) != Some(report);
+            let wanted = self.status(&name, &seen, report, counts);
             if wanted == seen.status {
-                written.remove(&name);
+                self.written.remove(&name);
                 continue;
             }
-            if written.get(&name).is_some_and(|(status, at)| *status == wanted && at.elapsed() < COUNTS) {
+            if self.written.get(&name).is_some_and(|(status, at)| *status == wanted && at.elapsed() < COUNTS) {
                 continue;
             }
-            let api: Api<NodeImagePolicy> = Api::all(self.client.clone());
             let patch = Patch::Merge(patch(&seen.uid, &wanted));
-            match call(api.patch_status(&name, &PatchParams::default(), &patch)).await {
+            match call(self.api.patch_status(&name, &PatchParams::default(), &patch)).await {
                 Ok(_) => {
                     tracing::debug!(policy = name, generation = seen.generation, "policy status written");
-                    written.insert(name, (wanted, Instant::now()));
+                    self.written.insert(name, (wanted, Instant::now()));
                 }
                 Err(error) => tracing::warn!(policy = name, %error, "policy status not written"),
             }
         }
+        reports
     }
 
     /// `counts`: look at the nodes anew; otherwise their counts stay as they are.
-    fn status(&self, name: &str, seen: &Seen, counts: bool) -> Status {
+    fn status(&self, name: &str, seen: &Seen, report: &Report, counts: bool) -> Status {
         let now = Timestamp::now();
         let mut status = Status {
             observed_generation: Some(seen.generation),
-            conditions: vec![ready(seen, now)],
+            conditions: vec![ready(seen, report, now)],
             brakes: brakes(&self.brakes.borrow(), name),
             ..seen.status.clone()
         };
         let policies = self.world.policies();
-        let Some(policy) = policies.get(name).filter(|_| counts) else { return status };
+        let Some(policy) = policies.get(name).filter(|_| counts && self.world.is_synced()) else { return status };
         let lens = Lens::of(policy);
         let (survey, contradictions) = self
             .world
@@ -120,23 +194,26 @@ impl<R: Refusals + Default + Send + Sync + 'static> PolicyStatus<R> {
         status.matched_nodes = i64::try_from(survey.matched_nodes).unwrap_or(i64::MAX);
         status.known_images = i64::try_from(survey.known_images).unwrap_or(i64::MAX);
         status.truncated_nodes = survey.truncated.iter().map(ToString::to_string).collect();
-        let contradicted = contradictions.into_iter().map(|found| ContradictedPreload {
-            image: found.image.to_string(),
-            node: found.node.to_string(),
-        });
+        let contradicted = contradictions
+            .into_iter()
+            .map(|found| ContradictedPreload { image: found.image.to_string(), node: found.node.to_string() });
         status.contradicted_preloads = contradicted.collect();
         status
     }
 }
 
 /// Keeps the time of its last change while its status is the same.
-fn ready(seen: &Seen, now: Timestamp) -> Condition {
-    let (status, reason, message) = match &seen.error {
+fn ready(seen: &Seen, report: &Report, now: Timestamp) -> Condition {
+    let (status, reason, message) = match &report.problem {
         None => ("True", "Compiled", "This generation is in force.".to_owned()),
-        Some(error) => ("False", "CompileError", format!("{error}. The last generation that could be compiled stays in force.")),
+        Some(problem) => {
+            let message = format!("{problem}. The last generation that could be compiled stays in force.");
+            ("False", "CompileError", message)
+        }
     };
     let before = seen.status.conditions.iter().find(|condition| condition.type_ == "Ready");
-    let since = before.filter(|condition| condition.status == status).map(|condition| condition.last_transition_time.clone());
+    let since =
+        before.filter(|condition| condition.status == status).map(|condition| condition.last_transition_time.clone());
     Condition {
         type_: "Ready".to_owned(),
         status: status.to_owned(),
@@ -144,8 +221,7 @@ fn ready(seen: &Seen, now: Timestamp) -> Condition {
         message,
         observed_generation: Some(seen.generation),
         // As the API server keeps it: whole seconds, or our own word would look like another.
-        last_transition_time: since
-            .unwrap_or_else(|| Time(Timestamp::from_second(now.as_second()).unwrap_or(now))),
+        last_transition_time: since.unwrap_or_else(|| Time(Timestamp::from_second(now.as_second()).unwrap_or(now))),
     }
 }
 

@@ -142,8 +142,7 @@ impl Registration {
         let webhooks: Vec<_> =
             stale.iter().map(|name| json!({"name": name, "clientConfig": {"caBundle": bundle}})).collect();
         let patch = json!({"metadata": {"resourceVersion": found.metadata.resource_version}, "webhooks": webhooks});
-        let patched =
-            configurations.patch(CONFIGURATION, &PatchParams::default(), &Patch::Strategic(patch)).await?;
+        let patched = configurations.patch(CONFIGURATION, &PatchParams::default(), &Patch::Strategic(patch)).await?;
         tracing::info!(webhooks = stale.len(), "caBundle written");
         Ok(Some(patched))
     }

@@ -55,9 +55,9 @@ impl ResolvesServerCert for Serving {
     }
 }
 
-/// A server's configuration around a certificate that may change. HTTP/2 first: the API server multiplexes.
+/// A server's configuration around a certificate that may change; connections that are open go on with the one they have.
 pub fn server_config(serving: Arc<Serving>) -> Arc<rustls::ServerConfig> {
     let mut config = rustls::ServerConfig::builder().with_no_client_auth().with_cert_resolver(serving);
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Arc::new(config)
 }

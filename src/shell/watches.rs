@@ -5,7 +5,7 @@
 //! that is cut goes on where it was; one that is too old (410 Gone) begins with a new list, and whoever heeds it must find
 //! out what has vanished meanwhile: that is [`Roll`].
 
-pub mod shared;
+mod shared;
 pub mod trouble;
 
 use std::collections::BTreeSet;
@@ -14,13 +14,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use kube::runtime::watcher::{Config, Event, watcher};
 use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{Config, Event, watcher};
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use super::metrics::Metrics;
+
+pub use self::shared::{namespaces, nodes, policies, records};
 
 /// What takes the changes of one watch. It may wait, and the watch then waits with it.
 pub trait Heed<K>: Send {

@@ -2,39 +2,45 @@
 //!
 //! Enters: the body of a review, in bounded size and time. Leaves: an answer that the API server can use, and for a
 //! finding a `Decision` for whoever writes Events and counts. No await between reading the world and the answer.
+//!
+//! Whatever is sent, the caller gets a sentence: in a review if the uid could be read, else as text with an HTTP status.
 
+mod body;
+mod deadline;
+#[cfg(test)]
+mod tests;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Query, State};
-use axum::http::{StatusCode, header};
+use axum::extract::{Request, State};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use base64::Engine as _;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
-use serde::Deserialize;
 use serde_json::Value;
 
+pub use self::body::{Bodies, LIMIT};
 use super::world::World;
 use crate::core::namespace::NamespaceFacts;
 use crate::core::refusal::Refusals;
 use crate::core::selector::Labels;
 use crate::core::verdict::Verdict;
-use crate::k8s::answer;
+use crate::k8s::answer::Answer;
 use crate::k8s::envelope::Envelope;
 use crate::k8s::json_patch;
-use crate::k8s::question::Inquiry;
+use crate::k8s::question::{Exemption, Inquiry};
 
-/// What the API server sends at most, and some more.
-const BODY_LIMIT: usize = 7 << 20;
-/// A body that has not come by then never will: the API server itself waits 30 s at the most.
-const BODY_TIME: Duration = Duration::from_secs(10);
+/// A body that has not come by then never will, whatever time-out the caller gives itself.
+pub const BODY_TIME: Duration = Duration::from_secs(10);
 /// Kept back of the API server's deadline for the decision and the way back.
 const RESERVE: Duration = Duration::from_millis(500);
-const DEFAULT_BUDGET: Duration = Duration::from_secs(2);
+/// For the look-up of a namespace: one small GET. Beyond it the answer is made without its labels.
+const LOOKUP_TIME: Duration = Duration::from_secs(2);
 
 /// A finding that is to be told: in Events and metrics.
 #[derive(Clone, Debug)]
@@ -72,65 +78,139 @@ impl<R> std::fmt::Debug for Webhook<R> {
     }
 }
 
-/// The API server tells its own deadline in the query, in whole seconds.
-#[derive(Debug, Default, Deserialize)]
-struct Deadline {
-    timeout: Option<String>,
+/// What is said to a caller that cannot be answered with a review.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    status: StatusCode,
+    text: String,
 }
 
-impl Deadline {
-    fn budget(&self) -> Duration {
-        let seconds = self.timeout.as_deref().and_then(|text| text.strip_suffix('s')?.parse().ok());
-        seconds.map_or(DEFAULT_BUDGET, Duration::from_secs).saturating_sub(RESERVE).min(DEFAULT_BUDGET)
+impl Refusal {
+    pub fn new(status: StatusCode, text: String) -> Self {
+        Self { status, text }
     }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let Self { status, text } = self;
+        tracing::debug!(status = status.as_u16(), message = text, "request refused");
+        let mut response = (status, format!("{text}\n")).into_response();
+        let mut set = |name: HeaderName, value: &'static str| {
+            response.headers_mut().insert(name, HeaderValue::from_static(value));
+        };
+        match status {
+            // Half a body may still be on its way: the connection is of no more use.
+            StatusCode::REQUEST_TIMEOUT => set(header::CONNECTION, "close"),
+            StatusCode::SERVICE_UNAVAILABLE => set(header::RETRY_AFTER, "1"),
+            StatusCode::METHOD_NOT_ALLOWED => set(header::ALLOW, "POST"),
+            _ => {}
+        }
+        response
+    }
+}
+
+/// The webhook with what all its requests share.
+struct Desk<R> {
+    webhook: Arc<Webhook<R>>,
+    bodies: Bodies,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Half {
+    Validate,
+    Mutate,
 }
 
 pub fn router<R: Refusals + Default + Send + Sync + 'static>(webhook: Arc<Webhook<R>>) -> Router {
+    let desk = Arc::new(Desk { webhook, bodies: Bodies::default() });
+    let validate = async |State(desk): State<Arc<Desk<R>>>, request: Request| desk.serve(Half::Validate, request).await;
+    let mutate = async |State(desk): State<Arc<Desk<R>>>, request: Request| desk.serve(Half::Mutate, request).await;
     Router::new()
-        .route("/validate", post(validate::<R>))
-        .route("/mutate", post(mutate::<R>))
-        .fallback(async || (StatusCode::NOT_FOUND, "post an AdmissionReview to /validate or /mutate\n"))
-        .with_state(webhook)
+        .route("/validate", post(validate).fallback(wrong_method))
+        .route("/mutate", post(mutate).fallback(wrong_method))
+        .fallback(wrong_path)
+        .with_state(desk)
 }
 
-async fn read(body: Body) -> Result<axum::body::Bytes, Response> {
-    match tokio::time::timeout(BODY_TIME, axum::body::to_bytes(body, BODY_LIMIT)).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(error)) => {
-            let text = format!("the body cannot be read, or is larger than {BODY_LIMIT} bytes: {error}\n");
-            Err((StatusCode::PAYLOAD_TOO_LARGE, text).into_response())
-        }
-        Err(_) => {
-            let text = format!("the body did not come within {} s\n", BODY_TIME.as_secs());
-            Err((StatusCode::REQUEST_TIMEOUT, text).into_response())
+async fn wrong_method(method: Method) -> Refusal {
+    let shown: String = method.as_str().chars().take(20).collect();
+    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, format!("{shown} is not answered here: POST an AdmissionReview"))
+}
+
+async fn wrong_path() -> Refusal {
+    let text =
+        "nothing is here: this is Pullguard's admission webhook, POST an AdmissionReview to /validate or /mutate";
+    Refusal::new(StatusCode::NOT_FOUND, text.to_owned())
+}
+
+/// A defect of ours must not take a connection with it, and the API server gets a sentence for its `failurePolicy`.
+/// Nothing is left half done: the world is only read.
+fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, Refusal> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|_| {
+        tracing::error!("a review has met a defect of Pullguard: please report the panic message above");
+        let text = "the review has met a defect of Pullguard; its log has more".to_owned();
+        Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, text)
+    })
+}
+
+fn send(answer: &Answer<'_>) -> Response {
+    match serde_json::to_vec(answer) {
+        Ok(json) => ([(header::CONTENT_TYPE, "application/json")], Body::from(json)).into_response(),
+        Err(error) => {
+            let text = format!("the answer cannot be written: {error}");
+            Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, text).into_response()
         }
     }
 }
 
-fn send(value: &Value) -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], value.to_string()).into_response()
-}
-
-fn parse(body: &[u8]) -> Result<Envelope<'_>, Response> {
-    Envelope::parse(body).map_err(|bad| match answer::broken(&bad) {
+/// A review that is to be judged, or the answer that it has already.
+fn open<'a>(body: &'a [u8], own_namespace: &str) -> Result<(Envelope<'a>, Inquiry), Response> {
+    let envelope = Envelope::parse(body).map_err(|bad| match Answer::bad_review(&bad) {
         Some(answer) => send(&answer),
-        None => (StatusCode::BAD_REQUEST, format!("{bad}\n")).into_response(),
-    })
+        None => Refusal::new(StatusCode::BAD_REQUEST, bad.to_string()).into_response(),
+    })?;
+    match envelope.submitted().inquire(own_namespace) {
+        Ok(Ok(inquiry)) => Ok((envelope, inquiry)),
+        Ok(Err(Exemption::OtherKind)) => Err(send(&Answer::unknown_kind(&envelope))),
+        Ok(Err(
+            Exemption::Namespace
+            | Exemption::Operation
+            | Exemption::Mirror
+            | Exemption::Controlled
+            | Exemption::ImagesUnchanged,
+        )) => Err(send(&Answer::allowed(&envelope))),
+        Err(error) => Err(send(&Answer::bad_object(&envelope, &error))),
+    }
 }
 
-/// The inquiry of a review, or the answer that none is needed or none can be made.
-fn inquire(envelope: &Envelope<'_>, own_namespace: &str) -> Result<Inquiry, Response> {
-    match envelope.submitted().inquire(own_namespace) {
-        Ok(Ok(inquiry)) => Ok(inquiry),
-        Ok(Err(_exempt)) => Err(send(&answer::allowed(envelope))),
-        Err(error) => {
-            let why = format!("the {} cannot be read: {error}", envelope.kind);
-            Err(send(&answer::unreadable(crate::k8s::envelope::VERSION, &envelope.uid, &why)))
-        }
+impl<R: Refusals + Default + Send + Sync + 'static> Desk<R> {
+    async fn serve(&self, half: Half, request: Request) -> Response {
+        self.answer(half, request).await.unwrap_or_else(|refusal| refusal.into_response())
+    }
+
+    async fn answer(&self, half: Half, request: Request) -> Result<Response, Refusal> {
+        let arrived = Instant::now();
+        let (head, body) = request.into_parts();
+        let timeout = deadline::timeout(head.uri.query());
+        let body = self.bodies.read(&head.headers, body, timeout.min(BODY_TIME)).await?;
+        let webhook = &*self.webhook;
+        let start = Instant::now();
+        let (envelope, inquiry) = match guarded(|| open(&body, &webhook.own_namespace))? {
+            Ok(opened) => opened,
+            Err(answered) => return Ok(answered),
+        };
+        let left = timeout.saturating_sub(arrived.elapsed()).saturating_sub(RESERVE);
+        let namespace = webhook.namespace(&inquiry.pod.namespace, left.min(LOOKUP_TIME)).await;
+        guarded(|| match half {
+            Half::Validate => webhook.validate(&envelope, inquiry, &namespace, start),
+            Half::Mutate => webhook.mutate(&envelope, &inquiry, &namespace),
+        })
     }
 }
 
 impl<R: Refusals + Default + Send + Sync + 'static> Webhook<R> {
+    /// From the cache, else by one request within the budget.
     async fn namespace(&self, name: &str, budget: Duration) -> NamespaceFacts {
         let known = self.world.namespace(name);
         if known.labels.is_some() {
@@ -139,55 +219,34 @@ impl<R: Refusals + Default + Send + Sync + 'static> Webhook<R> {
         let labels = tokio::time::timeout(budget, self.lookup.labels(name)).await.ok().flatten();
         NamespaceFacts { labels, ..known }
     }
-}
 
-async fn validate<R: Refusals + Default + Send + Sync + 'static>(
-    State(webhook): State<Arc<Webhook<R>>>,
-    Query(deadline): Query<Deadline>,
-    body: Body,
-) -> Response {
-    let body = match read(body).await {
-        Ok(body) => body,
-        Err(refused) => return refused,
-    };
-    let start = Instant::now();
-    let asked = parse(&body).and_then(|envelope| Ok((inquire(&envelope, &webhook.own_namespace)?, envelope)));
-    let (inquiry, envelope) = match asked {
-        Ok(asked) => asked,
-        Err(answer) => return answer,
-    };
-    let namespace = webhook.namespace(&inquiry.pod.namespace, deadline.budget()).await;
-    let verdict = webhook.world.decide(&inquiry.question(&namespace), Timestamp::now());
-    webhook.sink.reviewed(&verdict, start.elapsed());
-    let answer = answer::verdict(&envelope, &verdict);
-    if !envelope.dry_run && !verdict.findings.is_empty() {
-        let (api_version, kind) = (envelope.api_version(), envelope.kind.clone().into_owned());
-        webhook.sink.decided(Decision { inquiry, api_version, kind, verdict });
+    fn validate(
+        &self,
+        envelope: &Envelope<'_>,
+        inquiry: Inquiry,
+        namespace: &NamespaceFacts,
+        start: Instant,
+    ) -> Response {
+        let verdict = self.world.decide(&inquiry.question(namespace), Timestamp::now());
+        let response = send(&Answer::judged(envelope, &inquiry, &verdict));
+        self.sink.reviewed(&verdict, start.elapsed());
+        if !envelope.dry_run && !verdict.findings.is_empty() {
+            let (api_version, kind) = (envelope.api_version(), envelope.kind.clone().into_owned());
+            self.sink.decided(Decision { inquiry, api_version, kind, verdict });
+        }
+        response
     }
-    send(&answer)
-}
 
-async fn mutate<R: Refusals + Default + Send + Sync + 'static>(
-    State(webhook): State<Arc<Webhook<R>>>,
-    Query(deadline): Query<Deadline>,
-    body: Body,
-) -> Response {
-    let body = match read(body).await {
-        Ok(body) => body,
-        Err(refused) => return refused,
-    };
-    let asked = parse(&body).and_then(|envelope| Ok((inquire(&envelope, &webhook.own_namespace)?, envelope)));
-    let (inquiry, envelope) = match asked {
-        Ok(asked) => asked,
-        Err(answer) => return answer,
-    };
-    let namespace = webhook.namespace(&inquiry.pod.namespace, deadline.budget()).await;
-    let patch = webhook.world.rescue(&inquiry.question(&namespace), Timestamp::now()).and_then(|rescued| {
-        let pod: Value = serde_json::from_str(envelope.object?.get()).ok()?;
-        serde_json::to_vec(&json_patch::patch(&pod, &rescued)?).ok()
-    });
-    send(&match patch {
-        Some(patch) => answer::patched(&envelope, &base64::engine::general_purpose::STANDARD.encode(patch)),
-        None => answer::allowed(&envelope),
-    })
+    fn mutate(&self, envelope: &Envelope<'_>, inquiry: &Inquiry, namespace: &NamespaceFacts) -> Response {
+        let rescued = self.world.rescue(&inquiry.question(namespace), Timestamp::now());
+        let patched = rescued.and_then(|rescued| {
+            let pod: Value = serde_json::from_str(envelope.object?.get()).ok()?;
+            let patch = serde_json::to_vec(&json_patch::patch(&pod, &rescued)?).ok()?;
+            Some((rescued, patch))
+        });
+        send(&match patched {
+            Some((rescued, patch)) => Answer::rescued(envelope, &rescued, patch),
+            None => Answer::allowed(envelope),
+        })
+    }
 }

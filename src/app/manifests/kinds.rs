@@ -56,7 +56,9 @@ pub(super) fn check(group: &str, version: &str, kind: &str) -> Result<(), (&'sta
     if !kinds.contains(&item) {
         let meant = match home {
             Some((home, served, _)) => format!("; did you mean apiVersion {}?", api_version(home, served)),
-            None => nearest(kind, kinds.iter().copied()).map_or(String::new(), |near| format!("; did you mean {near}?")),
+            None => {
+                nearest(kind, kinds.iter().copied()).map_or(String::new(), |near| format!("; did you mean {near}?"))
+            }
         };
         return Err(("kind", format!("unknown kind {kind} in {}{meant}", api_version(group, version))));
     }

@@ -168,7 +168,9 @@ impl Manifests {
         match read {
             Ok(length) if length as u64 > LONGEST_INPUT => Err(Problem(format!("{name}: longer than 1 GiB"))),
             Ok(_) => Ok((name.to_owned(), text)),
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(Problem(format!("{name}: not text in UTF-8"))),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                Err(Problem(format!("{name}: not text in UTF-8")))
+            }
             Err(error) => Err(Problem(format!("{name}: {error}"))),
         }
     }
@@ -242,7 +244,8 @@ impl Manifests {
                     } else if names.insert(name.clone()) {
                         found.push((object.place, typed));
                     } else {
-                        problems.push(object.place.problem("metadata.name", format_args!("a second {kind} named {name}")));
+                        problems
+                            .push(object.place.problem("metadata.name", format_args!("a second {kind} named {name}")));
                     }
                 }
             }
@@ -289,7 +292,8 @@ fn take_apart(place: Place, value: Value, of: Option<(&str, &str)>, objects: &mu
     let kind = text_of(&map, "kind", of.map(|(_, kind)| kind), &place)?;
     let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
     kinds::check(group, version, &kind).map_err(|(field, text)| place.problem(field, text))?;
-    let Some(item_kind) = kind.strip_suffix("List").filter(|item| kinds::is_list(group, item) || map.contains_key("items"))
+    let Some(item_kind) =
+        kind.strip_suffix("List").filter(|item| kinds::is_list(group, item) || map.contains_key("items"))
     else {
         let (group, version) = (group.to_owned(), version.to_owned());
         // What the item of a list leaves out.
@@ -304,7 +308,8 @@ fn take_apart(place: Place, value: Value, of: Option<(&str, &str)>, objects: &mu
         Some(_) => return Err(place.problem("items", "expected a list")),
     };
     if let Some(field) = map.keys().find(|field| !["apiVersion", "kind", "metadata"].contains(&field.as_str())) {
-        let meant = near::nearest(field, ["items", "metadata"]).map_or(String::new(), |near| format!("; did you mean {near}?"));
+        let meant =
+            near::nearest(field, ["items", "metadata"]).map_or(String::new(), |near| format!("; did you mean {near}?"));
         return Err(place.problem(field, format_args!("unknown field{meant}")));
     }
     let of = (!item_kind.is_empty()).then_some((api_version.as_str(), item_kind));

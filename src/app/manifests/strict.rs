@@ -131,7 +131,12 @@ impl<'de> Reader<'de, '_> {
         }
     }
 
-    fn map<V: Visitor<'de>>(self, of: Option<Struct>, map: &'de Map<String, Value>, visitor: V) -> Result<V::Value, Wrong> {
+    fn map<V: Visitor<'de>>(
+        self,
+        of: Option<Struct>,
+        map: &'de Map<String, Value>,
+        visitor: V,
+    ) -> Result<V::Value, Wrong> {
         let Self { path, problems, .. } = self;
         visitor.visit_map(Fields { of, entries: map.iter(), current: None, path, problems })
     }
@@ -271,7 +276,10 @@ impl<'de> MapAccess<'de> for Fields<'de, '_> {
                 }
             }
             self.current = Some((name, value));
-            return seed.deserialize(BorrowedStrDeserializer::new(name)).map(Some).map_err(|wrong: Wrong| wrong.at(&path));
+            return seed
+                .deserialize(BorrowedStrDeserializer::new(name))
+                .map(Some)
+                .map_err(|wrong: Wrong| wrong.at(&path));
         }
         Ok(None)
     }
@@ -378,7 +386,10 @@ mod tests {
             wrong::<Deployment>(json!({"spec": {"template": {"spec": {"containers": {"name": "m"}}}}})).0,
             "spec.template.spec.containers"
         );
-        assert_eq!(wrong::<Pod>(json!({"metadata": {"labels": {"app.kubernetes.io/part-of": 1}}})).0, "metadata.labels[app.kubernetes.io/part-of]");
+        assert_eq!(
+            wrong::<Pod>(json!({"metadata": {"labels": {"app.kubernetes.io/part-of": 1}}})).0,
+            "metadata.labels[app.kubernetes.io/part-of]"
+        );
         assert_eq!(wrong::<Pod>(json!({"spec": []})).0, "spec");
     }
 
@@ -387,7 +398,8 @@ mod tests {
         let (field, text) = wrong::<Pod>(json!({"spec": {"containers": [{"imagePullPolicy": "never"}]}}));
         assert_eq!(field, "spec.containers[0].imagePullPolicy");
         assert!(text.ends_with("did you mean Never?"), "{text}");
-        let (field, text) = wrong::<NodeImagePolicy>(json!({"metadata": {"name": "p"}, "spec": {"enforcement": "Enforced"}}));
+        let (field, text) =
+            wrong::<NodeImagePolicy>(json!({"metadata": {"name": "p"}, "spec": {"enforcement": "Enforced"}}));
         assert_eq!(field, "spec.enforcement");
         assert!(text.contains("expected one of") && text.ends_with("did you mean Enforce?"), "{text}");
     }
@@ -402,7 +414,8 @@ mod tests {
         );
         let (field, _) = wrong::<NodeImagePolicy>(json!({"metadata": {}, "spec": {"runtime": {"expiry": "soon"}}}));
         assert_eq!(field, "spec.runtime.expiry");
-        let (field, text) = wrong::<NodeImagePolicy>(json!({"metadata": {}, "spec": {"nodes": {"matchExpressions": [{"key": "a"}]}}}));
+        let (field, text) =
+            wrong::<NodeImagePolicy>(json!({"metadata": {}, "spec": {"nodes": {"matchExpressions": [{"key": "a"}]}}}));
         assert_eq!((field.as_str(), text.as_str()), ("spec.nodes.matchExpressions[0]", "missing field operator"));
     }
 

@@ -77,7 +77,7 @@ fn yaml(text: &str) -> Result<Vec<Document>, Unreadable> {
 
 /// The error without the place in it, which is counted from the beginning of the document: one line.
 fn words(error: &serde_saphyr::Error) -> String {
-    let text = error.without_snippet().to_string();
+    let text = error.without_snippet().render_with_formatter(&serde_saphyr::UserMessageFormatter);
     let place = error.location().map_or(String::new(), |at| format!("line {}, column {}", at.line(), at.column()));
     let text = text.lines().next().unwrap_or_default();
     let text = text.replace(&format!(" at {place}"), "").replace(&format!("{place}: "), "");
@@ -242,14 +242,20 @@ mod tests {
     fn scalars_are_what_kubectl_makes_of_them() {
         assert_eq!(
             read("a: yes\nb: 0644\nc: 1.5\nd: ~\ne: \"1\"\nf: 2026-11-24T00:00:00Z\ng: 1\nh: latest\n"),
-            [(1, json!({"a": true, "b": 420, "c": 1.5, "d": null, "e": "1", "f": "2026-11-24T00:00:00Z", "g": 1, "h": "latest"}))]
+            [(
+                1,
+                json!({"a": true, "b": 420, "c": 1.5, "d": null, "e": "1", "f": "2026-11-24T00:00:00Z", "g": 1, "h": "latest"})
+            )]
         );
     }
 
     #[test]
     fn anchors_and_merge_keys_are_followed() {
         let text = "base: &b {image: \"x:1\", name: a}\nitem: {<<: *b, name: c}\n";
-        assert_eq!(read(text), [(1, json!({"base": {"image": "x:1", "name": "a"}, "item": {"image": "x:1", "name": "c"}}))]);
+        assert_eq!(
+            read(text),
+            [(1, json!({"base": {"image": "x:1", "name": "a"}, "item": {"image": "x:1", "name": "c"}}))]
+        );
     }
 
     #[test]

@@ -11,8 +11,8 @@ fn place(slot: u32) -> (usize, u64) {
     ((slot / WORD) as usize, 1 << (slot % WORD))
 }
 
-/// A dense set. Missing words are empty.
-#[derive(Clone, Debug, Default)]
+/// A dense set. Missing words are empty; so the order is one for maps, and equal sets of different sizes may differ.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::core) struct Bits {
     words: Vec<u64>,
 }

@@ -136,7 +136,8 @@ impl Facets {
     /// Adds the nodes that were created after a time.
     pub fn add_created_after(&self, after: Timestamp, nodes: &mut Bits) {
         // The last slot at that very time: a node is no longer young when it is exactly as old as it must be.
-        for (_, slot) in self.created.range((std::ops::Bound::Excluded((after, u32::MAX)), std::ops::Bound::Unbounded)) {
+        for (_, slot) in self.created.range((std::ops::Bound::Excluded((after, u32::MAX)), std::ops::Bound::Unbounded))
+        {
             nodes.insert(*slot);
         }
     }

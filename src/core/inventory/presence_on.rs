@@ -77,7 +77,9 @@ pub enum Heard {
     Absent,
     /// The node lists the image, since then at the latest. If that is longer than a list's lag, the kubelet hides the
     /// image from this pod; if not, the image may just have been removed. Nothing is concluded.
-    StillListed { since: Timestamp },
+    StillListed {
+        since: Timestamp,
+    },
     UnknownNode,
 }
 

@@ -54,9 +54,10 @@ impl Inventory {
 
     /// The preloads that a kubelet has contradicted, one entry a node and image, by node and image. At most `most`.
     pub fn contradictions(&self, lens: &Lens<'_>, now: Timestamp, most: usize) -> Vec<Contradiction> {
-        let contradicted = self.words.all(now).filter(|(slot, image, _)| {
-            lens.preloaded.matches(image) && self.selects(lens.nodes, *slot)
-        });
+        let contradicted = self
+            .words
+            .all(now)
+            .filter(|(slot, image, _)| lens.preloaded.matches(image) && self.selects(lens.nodes, *slot));
         let mut found: Vec<Contradiction> = contradicted
             .filter_map(|(slot, image, at)| {
                 Some(Contradiction { node: Arc::clone(&self.at(slot)?.name), image: image.clone(), at })

@@ -73,6 +73,9 @@ impl Ledger {
     /// Takes the next step of a task. False: there is nothing left to keep of it.
     pub(super) fn advance(&mut self, entry: &mut TaskEntry, desk: &mut Desk<'_>) -> bool {
         self.digest(entry, &desk.cx);
+        if entry.permanent().is_some() && entry.denied.take().is_some() {
+            self.denied.forget(entry.task.owner().map_or("", |owner| &owner.uid));
+        }
         let policies = self.settle_rules(entry, &desk.cx);
         let Some(rules) = entry.rules.clone().filter(|_| !policies.is_empty()) else {
             return self.keep_house(entry, desk);
@@ -162,8 +165,13 @@ impl Ledger {
             .flat_map(|pod| pod.policies.iter().map(String::as_str))
             .collect();
         let found: Vec<&Policy> = if names.is_empty() {
-            let marks = entry.rules.iter().flat_map(|rules| &rules.policies);
-            marks.filter_map(|mark| cx.setting.policies.get(&mark.name)).map(AsRef::as_ref).collect()
+            // Without pods: those of the last ones, or after a restart those that the record names.
+            let names: Vec<&str> = match (&entry.rules, &entry.record) {
+                (Some(rules), _) => rules.policies.iter().map(|mark| mark.name.as_str()).collect(),
+                (None, Some(sight)) => sight.record.policies.iter().map(String::as_str).collect(),
+                (None, None) => Vec::new(),
+            };
+            names.into_iter().filter_map(|name| cx.setting.policies.get(name)).map(AsRef::as_ref).collect()
         } else {
             names.into_iter().filter_map(|name| cx.setting.policies.get(name)).map(AsRef::as_ref).collect()
         };
@@ -285,7 +293,8 @@ impl Ledger {
             return;
         }
         let key = key_of(&record.image);
-        let (Some(failed_at), Ok(name)) = (record.failed_at, super::super::image::ImageName::parse(&record.image)) else {
+        let (Some(failed_at), Ok(name)) = (record.failed_at, super::super::image::ImageName::parse(&record.image))
+        else {
             return;
         };
         let Some(image) = name.reference() else { return };
@@ -364,7 +373,8 @@ impl Ledger {
 
     /// The image that used up the attempts: one that fails now, else the one that failed last.
     fn exhausted_by(&self, entry: &TaskEntry, findings: &[Finding]) -> Option<String> {
-        let now = findings.iter().filter(|finding| !finding.healing).min_by_key(|finding| (finding.since, &finding.key));
+        let now =
+            findings.iter().filter(|finding| !finding.healing).min_by_key(|finding| (finding.since, &finding.key));
         now.map(|finding| finding.key.clone()).or_else(|| {
             if !findings.is_empty() {
                 return None;
@@ -395,7 +405,8 @@ impl Ledger {
         if entry.denied.is_some() || entry.permanent().is_some() {
             return;
         }
-        let mut record = entry.draft(&rules, FailureState::PermanentlyFailed, Reason::DeniedTooLong, None, cx, &self.pace);
+        let mut record =
+            entry.draft(&rules, FailureState::PermanentlyFailed, Reason::DeniedTooLong, None, cx, &self.pace);
         record.image = image;
         record.message = cut(&message, MESSAGE_LIMIT);
         record.remedy = cut(&remedy, MESSAGE_LIMIT);

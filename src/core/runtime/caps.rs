@@ -23,8 +23,10 @@ pub struct Cap {
 pub struct Caps {
     /// `FailJob`, `FailPod`, `DeletePod`.
     pub acts: Cap,
-    /// Records, marks, Events, and reads of owners.
+    /// Records, marks, Events.
     pub notes: Cap,
+    /// Owners looked up, templates judged.
+    pub reads: Cap,
 }
 
 impl Default for Caps {
@@ -33,7 +35,8 @@ impl Default for Caps {
     fn default() -> Self {
         Self {
             acts: Cap { per_plan: 50, per_namespace_minute: 100, per_minute: 300 },
-            notes: Cap { per_plan: 250, per_namespace_minute: 3_000, per_minute: 6_000 },
+            notes: Cap { per_plan: 250, per_namespace_minute: 6_000, per_minute: 9_000 },
+            reads: Cap { per_plan: 250, per_namespace_minute: 6_000, per_minute: 9_000 },
         }
     }
 }

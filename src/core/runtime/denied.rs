@@ -42,7 +42,10 @@ pub(super) struct DeniedJobs {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Next {
     /// Its template is to be judged.
-    Judge { namespace: String, job: OwnerRef },
+    Judge {
+        namespace: String,
+        job: OwnerRef,
+    },
     Wait(Moment),
     Fail(Box<Denied>),
 }

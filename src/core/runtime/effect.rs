@@ -48,27 +48,61 @@ pub struct Fence {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Read an owner (of a Job, its pods too) and hand it to `Ledger::observe_owner` before the outcome. Not a write.
-    LookUpOwner { namespace: String, owner: OwnerRef },
+    LookUpOwner {
+        namespace: String,
+        owner: OwnerRef,
+    },
     /// Read a Job, judge its template afresh and hand the ruling to `Ledger::observe_verdict` before the outcome. Not a write.
-    JudgeTemplate { namespace: String, job: OwnerRef },
+    JudgeTemplate {
+        namespace: String,
+        job: OwnerRef,
+    },
     /// Create the record (no fence) or replace it under its fence. The whole content, in one write. Its `Done` carries the
     /// fence of what is now in the cluster.
-    WriteRecord { fence: Option<Fence>, record: Box<Record> },
+    WriteRecord {
+        fence: Option<Fence>,
+        record: Box<Record>,
+    },
     /// Delete the record under its fence: its time is over.
-    RemoveRecord { namespace: String, name: String, fence: Fence },
+    RemoveRecord {
+        namespace: String,
+        name: String,
+        fence: Fence,
+    },
     /// Merge labels and annotations into an owner. Its uid is the fence; the resourceVersion is that of the shell's
     /// own fresh read, in which `guard::owner_may_be_marked` must hold.
-    MarkOwner { namespace: String, owner: OwnerRef, labels: BTreeMap<String, String>, annotations: BTreeMap<String, String> },
+    MarkOwner {
+        namespace: String,
+        owner: OwnerRef,
+        labels: BTreeMap<String, String>,
+        annotations: BTreeMap<String, String>,
+    },
     /// Set the condition `FailureTarget` on a Job. The shell reads the Job and **its pods** afresh, asks
     /// `guard::job_may_fail`, and patches under the uid and resourceVersion of that read.
-    FailJob { namespace: String, job: OwnerRef, reason: Reason, message: String, stuck: Vec<String> },
+    FailJob {
+        namespace: String,
+        job: OwnerRef,
+        reason: Reason,
+        message: String,
+        stuck: Vec<String>,
+    },
     /// Set `activeDeadlineSeconds: 1`, and on bare pods of a failed task the labels and annotations, in one patch. The
     /// fence names the pod as it was judged; where a fresh read has another resourceVersion, `guard::pod_may_be_failed`
     /// judges that read, and that one is the fence of the patch.
-    FailPod { namespace: String, name: String, fence: Fence, labels: BTreeMap<String, String>, annotations: BTreeMap<String, String> },
+    FailPod {
+        namespace: String,
+        name: String,
+        fence: Fence,
+        labels: BTreeMap<String, String>,
+        annotations: BTreeMap<String, String>,
+    },
     /// Delete under both preconditions, gracefully, after `guard::pod_may_be_collected` on a fresh read, whose
     /// resourceVersion is the precondition.
-    DeletePod { namespace: String, name: String, fence: Fence },
+    DeletePod {
+        namespace: String,
+        name: String,
+        fence: Fence,
+    },
     EmitEvent(EventDraft),
 }
 

@@ -72,6 +72,8 @@ pub(super) struct Steps {
     pub marked: bool,
     /// `FailureTarget` is set, by us or by others, or the Job is over anyway.
     pub owner_failed: bool,
+    /// It was found that the Job may be failed: from then on its guard decides, on the shell's own read.
+    pub may_fail: bool,
     /// The Job must not be ended as a whole: a pod of it ran.
     pub only_pods: bool,
     /// Nothing can be done to the owner: it is told about only.

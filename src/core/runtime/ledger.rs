@@ -76,13 +76,22 @@ pub(super) enum Step {
     /// A read: what it brings comes by another door.
     Read,
     /// With the state that it had before.
-    Record { record: Box<Record>, before: Option<FailureState> },
+    Record {
+        record: Box<Record>,
+        before: Option<FailureState>,
+    },
     Remove,
     Mark,
     FailJob,
-    FailPod { uid: String },
-    Delete { uid: String },
-    Tell { what: String },
+    FailPod {
+        uid: String,
+    },
+    Delete {
+        uid: String,
+    },
+    Tell {
+        what: String,
+    },
     /// An Event about no task.
     Announce,
 }
@@ -115,6 +124,7 @@ pub struct Ledger {
     pub(super) flights: BTreeMap<EffectId, Flight>,
     pub(super) acts: Meter,
     pub(super) tells: Meter,
+    pub(super) reads: Meter,
     pub(super) cap_told: BTreeMap<String, Moment>,
     /// Makers whose runs were said to keep failing, with the cause.
     pub(super) escalated: BTreeSet<String>,
@@ -122,6 +132,8 @@ pub struct Ledger {
     pub(super) stories: BTreeMap<String, BTreeSet<String>>,
     pub(super) stories_known: bool,
     pub(super) counters: Counters,
+    /// Where the last plan came to its bound: the next one begins there.
+    pub(super) cursor: Option<TaskId>,
     pub(super) looked_through: Option<Moment>,
     pub(super) started: Option<Timestamp>,
 }
@@ -229,13 +241,17 @@ impl Ledger {
         (changed || started).into()
     }
 
+    fn tasks_in<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a TaskEntry> {
+        let first = TaskId { namespace: namespace.to_owned(), key: super::task::TaskKey::Owner { uid: String::new() } };
+        self.tasks.range(first..).take_while(move |(id, _)| id.namespace == namespace).map(|(_, task)| task)
+    }
+
     /// A dead pod whose container states tell nothing any more: was it one that we, or a ledger before us, saw stuck?
     fn was_counted(&self, pod: &PodSight) -> bool {
         !super::symptoms::may_have_run(pod)
-            && self.tasks.values().any(|task| {
-                task.task.id.namespace == pod.namespace()
-                    && task.record.as_ref().is_some_and(|sight| sight.record.counted_pods.contains(&pod.uid))
-            })
+            && self
+                .tasks_in(pod.namespace())
+                .any(|task| task.record.as_ref().is_some_and(|sight| sight.record.counted_pods.contains(&pod.uid)))
     }
 
     /// The starts of containers: news for brakes, for "no such image, or denied", and for tasks that fail on that image.
@@ -342,7 +358,8 @@ impl Ledger {
         watched.extend(record.failures.iter().map(|failure| super::entry::key_of(&failure.image)));
         self.records.insert((record.namespace.clone(), record.name.clone()), id.clone());
         let entry = self.tasks.entry(id).or_insert_with(|| TaskEntry::new(task, moment));
-        if entry.record.as_ref().is_some_and(|known| *known == sight) {
+        // Our own write may have been heard of before the watch shows what was there until then.
+        if entry.record.as_ref().is_some_and(|known| *known == sight || known.supersedes(&sight)) {
             return News::None;
         }
         entry.remember(sight, &self.pace);
@@ -363,6 +380,20 @@ impl Ledger {
             }
         }
         News::Some
+    }
+
+    /// A node has newly listed an image (`Inventory::apply` says which): tasks that fail on it are looked at.
+    pub fn observe_arrival(&mut self, lookup: &str) -> News {
+        let mut news = false;
+        for task in self.tasks.values_mut() {
+            let mut keys = task.clocks.keys().chain(task.failures.keys());
+            let about = keys.any(|key| {
+                key == lookup || ImageReference::parse(key).is_ok_and(|reference| reference.lookup() == lookup)
+            });
+            task.dirty |= about;
+            news |= about;
+        }
+        news.into()
     }
 
     /// A `FailedCreate` Event of a Job with our own denial in it.

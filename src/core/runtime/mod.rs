@@ -6,19 +6,19 @@
 //!
 //! | room | what is in it |
 //! | --- | --- |
-//! | [`sight`] | what is seen: pods, Events, owners, records, denials |
-//! | [`symptoms`] | the images that a pod waits for in vain |
-//! | [`task`], [`rules`] | which task a pod belongs to, and which settings hold for it |
-//! | [`moment`] | time that no clock can turn back |
-//! | [`clock`] | how long an image of a task has failed, and with what evidence |
-//! | [`brake`], [`caps`] | when not to act, and how much at most |
-//! | [`judge`] | whether a failure is permanent, and for whom |
-//! | [`ledger`] | the state: takes in sights and outcomes |
-//! | [`plan`], [`acts`] | the next step of each task, as effects |
-//! | [`guard`] | the last look before an act, on a fresh read |
-//! | [`recreation`] | what admission must know of failed tasks |
-//! | [`denied`] | Jobs whose pods our own webhook refuses |
-//! | [`explain`] | the same judgement in words, for one pod |
+//! | `sight` | what is seen: pods, Events, owners, records, denials |
+//! | `symptoms` | the images that a pod waits for in vain |
+//! | `task`, `rules` | which task a pod belongs to, and which settings hold for it |
+//! | `moment` | time that no clock can turn back |
+//! | `clock` | how long an image of a task has failed, and with what evidence |
+//! | `brake`, `caps` | when not to act, and how much at most |
+//! | `judge` | whether a failure is permanent, and for whom |
+//! | `ledger` | the state: takes in sights and outcomes |
+//! | `plan`, `acts` | the next step of each task, as effects |
+//! | `guard` | the last look before an act, on a fresh read |
+//! | `recreation` | what admission must know of failed tasks |
+//! | `denied` | Jobs whose pods our own webhook refuses |
+//! | `explain` | the same judgement in words, for one pod |
 
 mod acts;
 pub mod brake;

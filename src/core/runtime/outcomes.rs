@@ -80,12 +80,10 @@ impl Ledger {
                 entry.recorded_at = Some(now);
                 let Some(Fence { uid, resource_version }) = fence else { return };
                 let (state, failed) = (record.state, (record.reason, record.class));
+                let written = RecordSight { uid, resource_version, deleting: false, record };
                 // The watch may have been faster, and may have brought what came after this.
-                let seen = entry.record.as_ref().is_some_and(|sight| sight.uid == uid && sight.record.state == state);
-                if !seen {
-                    entry.record = Some(RecordSight { uid, resource_version, deleting: false, record });
-                } else if let Some(sight) = &mut entry.record {
-                    *sight = RecordSight { uid, resource_version, deleting: sight.deleting, record };
+                if !entry.record.as_ref().is_some_and(|known| known.supersedes(&written)) {
+                    entry.record = Some(written);
                 }
                 if before == Some(state) {
                     return;
@@ -176,6 +174,10 @@ fn owner_step(entry: &mut TaskEntry, step: &Step, outcome: Outcome, now: Moment)
             entry.steps.told.insert(what.clone());
             false
         }
+        (Step::Tell { .. }, Outcome::Conflict | Outcome::Failed(_)) => {
+            entry.set_back(now);
+            false
+        }
         (Step::Mark, Outcome::Done { .. }) => {
             entry.steps.marked = true;
             entry.setbacks = 0;
@@ -191,6 +193,7 @@ fn owner_step(entry: &mut TaskEntry, step: &Step, outcome: Outcome, now: Moment)
             false
         }
         (_, Outcome::Refused(guard)) => {
+            entry.steps.may_fail = false;
             refused(&mut entry.steps, guard);
             entry.retry_at = now.plus(match guard {
                 Guard::PodStarted | Guard::PodSucceeded | Guard::FailingAlready => Duration::ZERO,

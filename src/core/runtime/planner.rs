@@ -30,8 +30,8 @@ use super::task::{Above, Identity, Task, TaskId, identify};
 const LOOK_THROUGH: Duration = Duration::from_secs(30);
 /// After this an outcome is no longer awaited.
 const LOST: Duration = Duration::from_secs(60);
-/// Owners are read again before anything is concluded from them.
-pub(super) const OWNER_FRESH: Duration = Duration::from_secs(10);
+/// Owners are read again before anything is concluded from what is older; the guards read them once more.
+pub(super) const OWNER_FRESH: Duration = Duration::from_secs(60);
 /// Between two Events about one cap.
 const CAP_TOLD: Duration = Duration::from_secs(600);
 /// A plan that hit its own bound is followed by another soon.
@@ -80,6 +80,7 @@ impl Ledger {
         let mut desk = Desk { cx, out: Out::default() };
         self.acts.begin_plan(moment);
         self.tells.begin_plan(moment);
+        self.reads.begin_plan(moment);
         self.flights.retain(|_, flight| moment.since(flight.since) < LOST);
         let everything = self.looked_through.is_none_or(|last| moment.since(last) >= LOOK_THROUGH);
         if everything {
@@ -158,15 +159,17 @@ impl Ledger {
                     self.drop_if_done(&uid);
                     continue;
                 }
-                Governance::Rules(rules) => match identify(&pod.sight.facts, &uid, &rules, &|owner| self.above(owner)) {
-                    Identity::Task(task) => Some((task, rules)),
-                    Identity::Ask(owner) => {
-                        let namespace = pod.sight.facts.namespace.clone();
-                        self.dirty_pods.insert(uid);
-                        self.look_up(None, namespace, owner, desk);
-                        continue;
+                Governance::Rules(rules) => {
+                    match identify(&pod.sight.facts, &uid, &rules, &|owner| self.above(owner)) {
+                        Identity::Task(task) => Some((task, rules)),
+                        Identity::Ask(owner) => {
+                            let namespace = pod.sight.facts.namespace.clone();
+                            self.dirty_pods.insert(uid);
+                            self.look_up(None, namespace, owner, desk);
+                            continue;
+                        }
                     }
-                },
+                }
             };
             let Some((task, rules)) = task else {
                 // No policy, no act: not even a memory.
@@ -242,9 +245,8 @@ impl Ledger {
             Place::Registry(host) => {
                 for task in self.tasks.values_mut() {
                     for (key, clock) in &mut task.clocks {
-                        let of_host = ImageName::parse(key).is_ok_and(|name| {
-                            name.reference().is_some_and(|reference| reference.registry() == host)
-                        });
+                        let of_host = ImageName::parse(key)
+                            .is_ok_and(|name| name.reference().is_some_and(|reference| reference.registry() == host));
                         let held = task.failures.get(key).is_none_or(|failure| failure.class.goes_through_brake());
                         if of_host && held {
                             clock.restart(now);
@@ -272,10 +274,9 @@ impl Ledger {
         let (what, regarding) = match place {
             Place::Registry(host) => (format!("registry {host}"), self.own_object()),
             Place::Node(node) => (format!("node {node}"), cluster_object("v1", "Node", node)),
-            Place::Policy(policy) => (
-                format!("policy {policy}"),
-                cluster_object("pullguard.dev/v1alpha1", "NodeImagePolicy", policy),
-            ),
+            Place::Policy(policy) => {
+                (format!("policy {policy}"), cluster_object("pullguard.dev/v1alpha1", "NodeImagePolicy", policy))
+            }
         };
         let (reason, event_type, text) = if released {
             let text = format!("brake released for {what}: the grace of its failures starts anew");
@@ -353,18 +354,35 @@ impl Ledger {
     }
 
     fn work_tasks(&mut self, everything: bool, desk: &mut Desk<'_>) {
-        let due: Vec<TaskId> = self
+        let mut due: Vec<TaskId> = self
             .tasks
             .iter()
             .filter(|(_, task)| everything || task.dirty || task.wake <= desk.cx.now)
             .map(|(id, _)| id.clone())
             .collect();
+        // Where the last one stopped, so that all have their turn.
+        if let Some(cursor) = self.cursor.take() {
+            let place = due.partition_point(|id| *id < cursor);
+            due.rotate_left(place);
+        }
         for id in due {
+            if desk.out.hits.contains(&Hit::Plan) {
+                if let Some(task) = self.tasks.get_mut(&id) {
+                    task.dirty = true;
+                }
+                self.cursor.get_or_insert(id);
+                continue;
+            }
             // Taken out, so that the rest of the ledger can be asked while the task is worked on.
             let Some(mut entry) = self.tasks.remove(&id) else { continue };
             entry.dirty = false;
             entry.wake = desk.cx.now.plus(LOOK_THROUGH);
-            if self.advance(&mut entry, desk) {
+            let capped = self.counters.capped;
+            let keep = self.advance(&mut entry, desk);
+            if self.counters.capped != capped {
+                entry.wake = entry.wake.min(desk.cx.now.plus(SOON));
+            }
+            if keep {
                 self.tasks.insert(id, entry);
             } else {
                 self.records.remove(&(id.namespace.clone(), entry.record_name.clone()));
@@ -453,9 +471,8 @@ impl Ledger {
             Effect::FailJob { .. } | Effect::FailPod { .. } | Effect::DeletePod { .. } => {
                 self.acts.spend(&caps.acts, namespace, now)
             }
-            Effect::LookUpOwner { .. }
-            | Effect::JudgeTemplate { .. }
-            | Effect::WriteRecord { .. }
+            Effect::LookUpOwner { .. } | Effect::JudgeTemplate { .. } => self.reads.spend(&caps.reads, namespace, now),
+            Effect::WriteRecord { .. }
             | Effect::RemoveRecord { .. }
             | Effect::MarkOwner { .. }
             | Effect::EmitEvent(_) => self.tells.spend(&caps.notes, namespace, now),
@@ -486,7 +503,8 @@ impl Ledger {
                 continue;
             }
             self.cap_told.insert(what.clone(), desk.cx.now);
-            let regarding = namespace.as_deref().map_or_else(|| self.own_object(), |name| cluster_object("v1", "Namespace", name));
+            let regarding =
+                namespace.as_deref().map_or_else(|| self.own_object(), |name| cluster_object("v1", "Namespace", name));
             let key = format!("cap/{what}/{}", desk.cx.wall.as_second() / 600);
             // Beside the caps: it is one in ten minutes, and it is about them.
             let draft = EventDraft {
@@ -496,7 +514,10 @@ impl Ledger {
                 action: EventAction::Cap,
                 regarding,
                 related: None,
-                note: super::notes::note(false, &format!("the bound on effects a minute was hit for {what}: the rest follows later")),
+                note: super::notes::note(
+                    false,
+                    &format!("the bound on effects a minute was hit for {what}: the rest follows later"),
+                ),
                 key: key.clone(),
             };
             let id = EffectId(key);

@@ -60,15 +60,7 @@ impl Trouble {
 
     fn new(symptom: Symptom, now: Moment) -> Self {
         let image_key = symptom.image_key();
-        Self {
-            symptom,
-            image_key,
-            cause: None,
-            since: now,
-            firm_since: None,
-            not_found: None,
-            silent_since: None,
-        }
+        Self { symptom, image_key, cause: None, since: now, firm_since: None, not_found: None, silent_since: None }
     }
 
     fn hear(&mut self, cause: &Cause, source: Source, now: Moment) {
@@ -166,10 +158,6 @@ impl PodEntry {
         self.troubles.retain(|_, trouble| trouble.silent_since.is_none_or(|since| now.since(since) < SILENCE));
     }
 
-    pub fn stuck_since(&self) -> Option<Moment> {
-        self.told().map(|trouble| trouble.since).min()
-    }
-
     /// Takes over what a new sight says of containers. Tells whether anything of weight changed.
     pub fn take(&mut self, symptoms: Vec<Symptom>, born: Moment, now: Moment) -> bool {
         let mut changed = false;
@@ -229,7 +217,9 @@ impl PodEntry {
                     changed = true;
                 }
                 // It repeats what the status has said: one more pull with the same answer.
-                Some((known, Source::Status)) if known.class == cause.class && cause.class == FailureClass::NotFound => {
+                Some((known, Source::Status))
+                    if known.class == cause.class && cause.class == FailureClass::NotFound =>
+                {
                     trouble.pull_failed(now, now);
                     changed = true;
                 }
@@ -276,10 +266,6 @@ impl Starts {
     pub fn maybe_after(&self, image: &ImageReference, after: Timestamp) -> bool {
         self.forgotten.is_some_and(|forgotten| forgotten >= after)
             || self.last.get(image.name()).is_some_and(|at| *at >= after)
-    }
-
-    pub fn last(&self, image: &ImageReference) -> Option<Timestamp> {
-        self.last.get(image.name()).copied()
     }
 }
 

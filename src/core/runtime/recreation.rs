@@ -160,9 +160,16 @@ mod tests {
     #[test]
     fn admission_opens_for_a_minute_after_each_expiry() {
         let hour = Duration::from_secs(3600);
-        for (second, open) in
-            [(0, false), (3599, false), (3600, true), (3659, true), (3660, false), (7199, false), (7205, true), (-10, false)]
-        {
+        for (second, open) in [
+            (0, false),
+            (3599, false),
+            (3600, true),
+            (3659, true),
+            (3660, false),
+            (7199, false),
+            (7205, true),
+            (-10, false),
+        ] {
             assert_eq!(is_open(at(0), hour, at(second)), open, "{second} s");
         }
         assert!(is_open(at(0), Duration::ZERO, at(5)));

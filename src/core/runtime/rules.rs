@@ -81,9 +81,7 @@ impl Rules {
             },
             max_attempts: self.max_attempts.max(other.max_attempts),
             fail_owner: self.fail_owner.min(other.fail_owner),
-            fail_denied_after: self
-                .fail_denied_after
-                .and_then(|one| other.fail_denied_after.map(|two| one.max(two))),
+            fail_denied_after: self.fail_denied_after.and_then(|one| other.fail_denied_after.map(|two| one.max(two))),
             keep_pods: self.keep_pods.max(other.keep_pods),
             deny_recreation: self.deny_recreation && other.deny_recreation,
             expiry: self.expiry.min(other.expiry),

@@ -105,10 +105,7 @@ impl PodSight {
 
     /// The spec of a container, by its status. Container names are unique in a pod over all kinds but volumes.
     pub fn spec_of(&self, status: &ContainerSight) -> Option<&ContainerFacts> {
-        self.facts
-            .containers
-            .iter()
-            .find(|facts| facts.name == status.name && facts.kind != ContainerKind::ImageVolume)
+        self.facts.containers.iter().find(|facts| facts.name == status.name && facts.kind != ContainerKind::ImageVolume)
     }
 }
 
@@ -132,9 +129,15 @@ pub struct EventSight {
 pub enum OwnerSight {
     Found(OwnerFacts),
     /// No such object, or one of the same name with another uid.
-    NotFound { namespace: String, owner: OwnerRef },
+    NotFound {
+        namespace: String,
+        owner: OwnerRef,
+    },
     /// Its kind is not served, or may not be read: it is only reported on.
-    Unreadable { namespace: String, owner: OwnerRef },
+    Unreadable {
+        namespace: String,
+        owner: OwnerRef,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -175,6 +178,15 @@ pub struct RecordSight {
     pub resource_version: String,
     pub deleting: bool,
     pub record: Record,
+}
+
+impl RecordSight {
+    /// Whether it is a later version of the same record. Versions are numbers that grow (promised since Kubernetes 1.35,
+    /// true before); what is no number is never later.
+    pub fn supersedes(&self, other: &Self) -> bool {
+        let number = |sight: &Self| sight.resource_version.parse::<u64>().ok();
+        self.uid == other.uid && matches!((number(self), number(other)), (Some(mine), Some(theirs)) if mine > theirs)
+    }
 }
 
 /// A `FailedCreate` Event of a Job that carries our own webhook's denial.

@@ -54,9 +54,9 @@ impl Ledger {
         findings: &[Finding],
         desk: &mut Desk<'_>,
     ) {
-        let due = findings.iter().any(|finding| {
-            desk.cx.now.since(finding.since) >= rules.grace(super::acts::class_of(finding)) / 2
-        });
+        let due = findings
+            .iter()
+            .any(|finding| desk.cx.now.since(finding.since) >= rules.grace(super::acts::class_of(finding)) / 2);
         if !due && entry.record.as_ref().is_none_or(|sight| sight.record.state != FailureState::Retrying) {
             return;
         }
@@ -77,7 +77,7 @@ impl Ledger {
             && matches!(entry.task.kind, TaskKindOf::Job(_) | TaskKindOf::ReportOnly(_))
             && let Some(conviction) = entry.suspect()
         {
-            self.tell(entry, rules, "retrying", Reason::PullRetrying, EventAction::Report, &conviction, desk);
+            self.tell(entry, rules, "retrying", (Reason::PullRetrying, EventAction::Report), &conviction, desk);
         }
     }
 
@@ -137,6 +137,7 @@ impl Ledger {
             return;
         }
         let condemned = self.condemned(entry, rules, findings, conviction);
+        entry.assume_told(desk.cx.wall);
         if rules.audits() {
             return self.tell_would(entry, rules, way, &condemned, conviction, desk);
         }
@@ -145,7 +146,7 @@ impl Ledger {
             Way::Leave => {}
             Way::TellOnly => {
                 if self.want_record(entry, rules, state, reason, Some(conviction), desk) {
-                    self.tell(entry, rules, "failed", reason, EventAction::Report, conviction, desk);
+                    self.tell(entry, rules, "failed", (reason, EventAction::Report), conviction, desk);
                 }
             }
             Way::PodsOnly => {
@@ -159,9 +160,10 @@ impl Ledger {
             }
             Way::Job => {
                 if self.want_record(entry, rules, state, reason, Some(conviction), desk)
+                    && (entry.steps.owner_failed || findings.is_empty() || !condemned.is_empty())
                     && self.mark_owner(entry, conviction, desk)
                     && self.fail_job(entry, &condemned, conviction, desk)
-                    && self.tell(entry, rules, "failed", reason, EventAction::FailOwner, conviction, desk)
+                    && self.tell(entry, rules, "failed", (reason, EventAction::FailOwner), conviction, desk)
                 {
                     self.escalate(entry, rules, conviction, desk);
                 }
@@ -169,7 +171,7 @@ impl Ledger {
             Way::Listed => {
                 if self.want_record(entry, rules, state, reason, Some(conviction), desk)
                     && self.mark_owner(entry, conviction, desk)
-                    && self.tell(entry, rules, "failed", reason, EventAction::FailOwner, conviction, desk)
+                    && self.tell(entry, rules, "failed", (reason, EventAction::FailOwner), conviction, desk)
                 {
                     self.escalate(entry, rules, conviction, desk);
                     self.collect(entry, rules, findings, &condemned, conviction, desk);
@@ -178,7 +180,7 @@ impl Ledger {
             Way::Pods => {
                 if self.want_record(entry, rules, state, reason, Some(conviction), desk)
                     && self.fail_kept(entry, rules, &condemned, conviction, desk)
-                    && self.tell(entry, rules, "failed", reason, EventAction::FailPod, conviction, desk)
+                    && self.tell(entry, rules, "failed", (reason, EventAction::FailPod), conviction, desk)
                 {
                     self.collect(entry, rules, findings, &condemned, conviction, desk);
                 }
@@ -196,13 +198,12 @@ impl Ledger {
         let acts = rules.fail_owner != FailOwner::None;
         match &entry.task.kind {
             TaskKindOf::ReportOnly(_) => Some(Way::TellOnly),
-            TaskKindOf::Label { .. } | TaskKindOf::BarePod { .. } => {
-                Some(if acts { Way::Pods } else { Way::TellOnly })
-            }
+            TaskKindOf::Label { .. } | TaskKindOf::BarePod { .. } => Some(if acts { Way::Pods } else { Way::TellOnly }),
             TaskKindOf::Listed(_) => Some(if acts { Way::Listed } else { Way::TellOnly }),
             TaskKindOf::Job(_) if !acts || entry.steps.hands_off => Some(Way::TellOnly),
             TaskKindOf::Job(_) if entry.steps.owner_gone => Some(Way::Leave),
             TaskKindOf::Job(_) if entry.steps.owner_failed => Some(Way::Job),
+            TaskKindOf::Job(_) if entry.steps.may_fail && entry.permanent().is_some() => Some(Way::Job),
             TaskKindOf::Job(job) => {
                 let settled = entry.permanent().and_then(|record| record.failed_at);
                 if settled.is_some_and(|at| elapsed(at, desk.cx.wall) >= SETTLED)
@@ -250,8 +251,9 @@ impl Ledger {
                 None
             }
             Ok(()) => {
-                let whole = rules.fail_owner == FailOwner::Job
-                    && !(job.pod_ran || job.succeeded > 0 || entry.steps.only_pods);
+                let whole =
+                    rules.fail_owner == FailOwner::Job && !(job.pod_ran || job.succeeded > 0 || entry.steps.only_pods);
+                entry.steps.may_fail = whole;
                 Some(if whole { Way::Job } else { Way::PodsOnly })
             }
             Err(Guard::Suspended) => {
@@ -298,10 +300,12 @@ impl Ledger {
                     Some(Ruling::Task | Ruling::Node) => true,
                     Some(Ruling::Wait { .. }) | None => false,
                 };
+                // What may pass by itself gives each pod its whole grace, however often others failed.
+                let given_up = exhausted && finding.waited >= grace;
                 match failed_at {
-                    None => concluded || exhausted,
-                    Some(at) if pod.sight.created <= at => true,
-                    Some(_) => finding.waited >= grace && (concluded || exhausted),
+                    None => concluded || given_up,
+                    Some(at) if pod.sight.created <= at => !exhausted || concluded || given_up,
+                    Some(_) => given_up || (concluded && finding.waited >= grace),
                 }
             })
             .map(|finding| finding.uid.clone())
@@ -462,9 +466,7 @@ impl Ledger {
                 // Its own controller looks after the dead ones; a pending one would hold CPU and quota.
                 (TaskKindOf::Listed(_), fate) => fate == Fate::Dead,
                 (_, Fate::Dead) => true,
-                (_, Fate::Open | Fate::Gone) => {
-                    pod.failed_at.is_none_or(|at| desk.cx.now.since(at) < DEAD_KUBELET)
-                }
+                (_, Fate::Open | Fate::Gone) => pod.failed_at.is_none_or(|at| desk.cx.now.since(at) < DEAD_KUBELET),
             };
             if kept < rules.keep_pods && may_stay {
                 kept += 1;
@@ -488,6 +490,16 @@ impl Ledger {
         }
         if !pending {
             self.tell_collected(entry, rules, conviction, desk);
+        }
+    }
+}
+
+impl TaskEntry {
+    /// A record of long ago, read by a ledger that has told nothing yet, was told by the one before.
+    fn assume_told(&mut self, wall: jiff::Timestamp) {
+        let settled = self.permanent().and_then(|record| record.failed_at);
+        if settled.is_some_and(|at| elapsed(at, wall) >= SETTLED) && self.steps.told.is_empty() {
+            self.steps.told.insert("failed".to_owned());
         }
     }
 }

@@ -310,7 +310,10 @@ mod tests {
         let job = pod(Some(owner("batch/v1", "Job")), &[("task", "t")]);
         assert_eq!(kind_of(&job, &rules(&[], Some("task")), &nobody), TaskKindOf::Job(owner("batch/v1", "Job")));
         let run = pod(Some(owner("tekton.dev/v1", "TaskRun")), &[]);
-        assert_eq!(kind_of(&run, &rules(&[], None), &nobody), TaskKindOf::ReportOnly(owner("tekton.dev/v1", "TaskRun")));
+        assert_eq!(
+            kind_of(&run, &rules(&[], None), &nobody),
+            TaskKindOf::ReportOnly(owner("tekton.dev/v1", "TaskRun"))
+        );
         let listed = rules(&[("tekton.dev", "TaskRun")], None);
         assert_eq!(kind_of(&run, &listed, &nobody), TaskKindOf::Listed(owner("tekton.dev/v1", "TaskRun")));
         let other_group = rules(&[("example.org", "TaskRun")], None);

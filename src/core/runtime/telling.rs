@@ -30,6 +30,17 @@ const COLLECT_TOLD: Duration = Duration::from_secs(300);
 const CLOCK_DIFFERENCE: Duration = Duration::from_secs(5);
 const MOST_POLICIES: usize = 20;
 
+/// One Event about a task.
+struct Telling {
+    /// It is told once.
+    what: String,
+    reason: Reason,
+    action: EventAction,
+    event_type: EventType,
+    regarding: ObjectRef,
+    text: String,
+}
+
 impl PodEntry {
     pub(super) fn fence(&self) -> Fence {
         Fence { uid: self.sight.uid.clone(), resource_version: self.sight.resource_version.clone() }
@@ -192,10 +203,10 @@ impl Ledger {
         if entry.record.as_ref().is_some_and(|sight| sight.deleting) {
             return;
         }
-        let fence = entry.record.as_ref().map(|sight| Fence {
-            uid: sight.uid.clone(),
-            resource_version: sight.resource_version.clone(),
-        });
+        let fence = entry
+            .record
+            .as_ref()
+            .map(|sight| Fence { uid: sight.uid.clone(), resource_version: sight.resource_version.clone() });
         let id = entry.task.id.clone();
         // One at a time, whatever it says: the next one needs the fence that this one brings.
         let name = format!("{}/record", entry.tag());
@@ -211,8 +222,7 @@ impl Ledger {
         entry: &mut TaskEntry,
         rules: &Rules,
         what: &str,
-        reason: Reason,
-        action: EventAction,
+        (reason, action): (Reason, EventAction),
         conviction: &Conviction,
         desk: &mut Desk<'_>,
     ) -> bool {
@@ -224,7 +234,8 @@ impl Ledger {
             conviction.sentence(entry.attempts)
         };
         let event_type = if reason == Reason::PullResolved { EventType::Normal } else { EventType::Warning };
-        self.tell_about(entry, rules, what, (reason, action, event_type), regarding, &text, desk)
+        let telling = Telling { what: what.to_owned(), reason, action, event_type, regarding, text };
+        self.tell_about(entry, rules, telling, desk)
     }
 
     /// The task's object, else its record.
@@ -234,17 +245,9 @@ impl Ledger {
         entry.task.object(newest).unwrap_or_else(|| entry.record_object())
     }
 
-    fn tell_about(
-        &mut self,
-        entry: &mut TaskEntry,
-        rules: &Rules,
-        what: &str,
-        (reason, action, event_type): (Reason, EventAction, EventType),
-        regarding: ObjectRef,
-        text: &str,
-        desk: &mut Desk<'_>,
-    ) -> bool {
-        if entry.steps.told.contains(what) {
+    fn tell_about(&mut self, entry: &mut TaskEntry, rules: &Rules, telling: Telling, desk: &mut Desk<'_>) -> bool {
+        let Telling { what, reason, action, event_type, regarding, text } = telling;
+        if entry.steps.told.contains(&what) {
             return true;
         }
         let audit = rules.audits();
@@ -258,10 +261,10 @@ impl Ledger {
             action,
             regarding,
             related: entry.record.is_some().then(|| entry.record_object()),
-            note: note(audit, text),
+            note: note(audit, &text),
             key: key.clone(),
         };
-        let step = Step::Tell { what: what.to_owned() };
+        let step = Step::Tell { what };
         self.emit(format!("event/{key}"), (Some(&id), &id.namespace), step, Effect::EmitEvent(draft), desk);
         false
     }
@@ -278,9 +281,10 @@ impl Ledger {
         let Some(conviction) = entry.about(key, Reason::PodFailed) else { return true };
         let action = if rules.audits() { EventAction::WouldFailPod } else { EventAction::FailPod };
         let text = format!("failed in place, its task goes on: {}", conviction.sentence(entry.attempts));
-        let how = (Reason::PodFailed, action, EventType::Warning);
         let what = format!("pod/{}", regarding.uid);
-        self.tell_about(entry, rules, &what, how, regarding, &text, desk)
+        let telling =
+            Telling { what, reason: Reason::PodFailed, action, event_type: EventType::Warning, regarding, text };
+        self.tell_about(entry, rules, telling, desk)
     }
 
     pub(super) fn tell_would_fail(
@@ -326,11 +330,15 @@ impl Ledger {
             Way::Job | Way::Listed => EventAction::WouldFailOwner,
             Way::Pods => EventAction::WouldFailPod,
         };
+        if entry.permanent().is_some() {
+            // Failed in earnest, before the policy was turned to Audit.
+            return;
+        }
         if !entry.steps.counted_as_failed {
             entry.steps.counted_as_failed = true;
             *self.counters.tasks_failed.entry((conviction.reason, conviction.class, true)).or_default() += 1;
         }
-        if !self.tell(entry, rules, "failed", conviction.reason, action, conviction, desk) {
+        if !self.tell(entry, rules, "failed", (conviction.reason, action), conviction, desk) {
             return;
         }
         self.escalate(entry, rules, conviction, desk);
@@ -341,9 +349,15 @@ impl Ledger {
         let count = condemned.len().saturating_sub(rules.keep_pods as usize);
         if collects && count > 0 {
             let text = format!("{count} pods that never ran would be deleted");
-            let how = (Reason::PodsCollected, EventAction::WouldCollectPods, EventType::Normal);
-            let regarding = self.regarding(entry);
-            self.tell_about(entry, rules, "collected", how, regarding, &text, desk);
+            let telling = Telling {
+                what: "collected".to_owned(),
+                reason: Reason::PodsCollected,
+                action: EventAction::WouldCollectPods,
+                event_type: EventType::Normal,
+                regarding: self.regarding(entry),
+                text,
+            };
+            self.tell_about(entry, rules, telling, desk);
         }
     }
 
@@ -380,10 +394,15 @@ impl Ledger {
         if entry.collected_told < entry.collected {
             let count = entry.collected - entry.collected_told;
             let text = format!("{count} pods that never ran were deleted; image {}", conviction.image);
-            let how = (Reason::PodsCollected, EventAction::CollectPods, EventType::Normal);
-            let what = format!("collected/{}", entry.collected);
-            let regarding = self.regarding(entry);
-            if self.tell_about(entry, rules, &what, how, regarding, &text, desk) {
+            let telling = Telling {
+                what: format!("collected/{}", entry.collected),
+                reason: Reason::PodsCollected,
+                action: EventAction::CollectPods,
+                event_type: EventType::Normal,
+                regarding: self.regarding(entry),
+                text,
+            };
+            if self.tell_about(entry, rules, telling, desk) {
                 entry.collected_told = entry.collected;
                 entry.steps.collect_told_at = Some(desk.cx.now);
             }
@@ -414,9 +433,15 @@ impl Ledger {
             maker.name,
             conviction.sentence(entry.attempts)
         );
-        let how = (Reason::RunsKeepFailing, EventAction::Report, EventType::Warning);
-        let regarding = object_of(&maker, &namespace);
-        if self.tell_about(entry, rules, &format!("runs/{story}"), how, regarding, &text, desk) {
+        let telling = Telling {
+            what: format!("runs/{story}"),
+            reason: Reason::RunsKeepFailing,
+            action: EventAction::Report,
+            event_type: EventType::Warning,
+            regarding: object_of(&maker, &namespace),
+            text,
+        };
+        if self.tell_about(entry, rules, telling, desk) {
             self.escalated.insert(story);
         }
     }
@@ -453,7 +478,9 @@ impl Ledger {
     /// Ends what has an end: records after a day, clocks after the grace. False: nothing is left to keep.
     pub(super) fn keep_house(&mut self, entry: &mut TaskEntry, desk: &mut Desk<'_>) -> bool {
         let grace = entry.rules.as_ref().map_or(QUIET, Rules::longest_grace);
-        let idle = entry.idle_since.filter(|_| entry.pods.iter().all(|uid| !self.pods.get(uid).is_some_and(PodEntry::is_stuck)));
+        let idle = entry
+            .idle_since
+            .filter(|_| entry.pods.iter().all(|uid| !self.pods.get(uid).is_some_and(PodEntry::is_stuck)));
         let quiet = idle.is_some_and(|since| desk.cx.now.since(since) >= QUIET.max(grace));
         let audits = entry.rules.as_ref().is_some_and(Rules::audits);
         if entry.tell_resolved && !audits {
@@ -466,14 +493,14 @@ impl Ledger {
                 FailureState::PermanentlyFailed => record.failed_at.filter(|_| idle.is_some()),
                 FailureState::Retrying => None,
             };
-            if end.is_some_and(|end| elapsed(end, desk.cx.wall) >= KEPT) && !sight.deleting && entry.retry_at <= desk.cx.now {
+            if end.is_some_and(|end| elapsed(end, desk.cx.wall) >= KEPT)
+                && !sight.deleting
+                && entry.retry_at <= desk.cx.now
+            {
                 let fence = Fence { uid: sight.uid.clone(), resource_version: sight.resource_version.clone() };
                 let id = entry.task.id.clone();
-                let effect = Effect::RemoveRecord {
-                    namespace: id.namespace.clone(),
-                    name: entry.record_name.clone(),
-                    fence,
-                };
+                let effect =
+                    Effect::RemoveRecord { namespace: id.namespace.clone(), name: entry.record_name.clone(), fence };
                 let name = format!("{}/remove", entry.tag());
                 self.emit(name, (Some(&id), &id.namespace), Step::Remove, effect, desk);
             } else if record.state == FailureState::Retrying && quiet && !audits {
@@ -491,7 +518,8 @@ impl Ledger {
             entry.failures.retain(|key, _| clocks.contains_key(key));
         }
         let dead_end = entry.steps.owner_gone && entry.pods.is_empty() && entry.record.is_none();
-        let empty = entry.pods.is_empty() && entry.clocks.is_empty() && entry.record.is_none() && entry.denied.is_none();
+        let empty =
+            entry.pods.is_empty() && entry.clocks.is_empty() && entry.record.is_none() && entry.denied.is_none();
         !(empty || dead_end) || entry.tell_resolved
     }
 
@@ -502,9 +530,15 @@ impl Ledger {
         };
         let text = format!("image {} can be pulled again, or the task was changed", sight.record.image);
         let what = format!("resolved/{}", sight.record.resolved_at.map_or(0, |at| at.as_second()));
-        let how = (Reason::PullResolved, EventAction::Resolve, EventType::Normal);
-        let regarding = self.regarding(entry);
-        if self.tell_about(entry, &rules, &what, how, regarding, &text, desk) {
+        let telling = Telling {
+            what,
+            reason: Reason::PullResolved,
+            action: EventAction::Resolve,
+            event_type: EventType::Normal,
+            regarding: self.regarding(entry),
+            text,
+        };
+        if self.tell_about(entry, &rules, telling, desk) {
             entry.tell_resolved = false;
         }
     }

@@ -41,7 +41,8 @@ fn the_uid_is_kept_when_the_rest_cannot_be_read() {
         r#""dryRun": "yes"}}"#,
         r#""object": {}}} trailing"#,
     ] {
-        let body = format!(r#"{{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{{"uid":"u-1",{rest}"#);
+        let body =
+            format!(r#"{{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{{"uid":"u-1",{rest}"#);
         assert_eq!(bad(&body).uid.as_deref(), Some("u-1"), "{rest}");
     }
 }
@@ -81,7 +82,9 @@ fn another_version_is_refused_in_that_version() {
 fn depth_costs_nothing_where_nobody_looks() {
     let depth = 1_000_000;
     let deep = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
-    let body = review(&format!(r#"{{"uid":"u","kind":{{"kind":"Pod"}},"operation":"CREATE","options":{deep},"object":{deep}}}"#));
+    let body = review(&format!(
+        r#"{{"uid":"u","kind":{{"kind":"Pod"}},"operation":"CREATE","options":{deep},"object":{deep}}}"#
+    ));
     assert!(Envelope::parse(body.as_bytes()).is_ok());
     assert_eq!(bad(&deep).uid, None);
     let unclosed = review(&format!(r#"{{"uid":"u","object":{}"#, "{\"a\":".repeat(depth)));

@@ -19,9 +19,9 @@ use crate::core::inventory::Access;
 use crate::core::refusal::Refusals;
 use crate::core::runtime::sight::{ContainerState, PodSight, RecordSight};
 use crate::k8s::crd::PullFailure;
+use crate::k8s::record;
 use crate::k8s::sight::{self, Evidence, NEVER_PULL_REASON};
 use crate::k8s::watched::WatchedPod;
-use crate::k8s::record;
 use crate::shell::metrics::Metrics;
 use crate::shell::world::World;
 
@@ -32,12 +32,17 @@ const PAGE: u32 = 500;
 #[derive(Clone, Debug)]
 pub enum Input {
     Pod(Box<PodSight>),
-    PodGone { uid: String },
+    PodGone {
+        uid: String,
+    },
     /// The first list is complete, or a later one.
     PodsListed,
     Evidence(Evidence),
     Record(Box<RecordSight>),
-    RecordGone { namespace: String, name: String },
+    RecordGone {
+        namespace: String,
+        name: String,
+    },
     RecordsListed,
 }
 
@@ -95,8 +100,14 @@ pub async fn watch_events(client: Client, metrics: Arc<Metrics>, reason: EventRe
 
 pub async fn watch_records(client: Client, metrics: Arc<Metrics>, inputs: mpsc::Sender<Input>) {
     let api: Api<PullFailure> = Api::all(client);
-    follow("records/leader", api, Config::default().page_size(PAGE), metrics, Records { inputs, roll: Roll::default() })
-        .await;
+    follow(
+        "records/leader",
+        api,
+        Config::default().page_size(PAGE),
+        metrics,
+        Records { inputs, roll: Roll::default() },
+    )
+    .await;
 }
 
 /// Hands an input on. An error is the end of this replica's lead, and the watch is about to be dropped.

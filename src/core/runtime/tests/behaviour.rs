@@ -109,7 +109,11 @@ fn flapping_between_pull_and_back_off_resets_nothing_and_a_bare_back_off_keeps_i
     world.put(pod("p", "gone:1", 0).of(&job));
     for step in 0..7 {
         world.change("p", |pod| {
-            if step % 2 == 0 { pod.not_found() } else { pod.waits("ImagePullBackOff", "Back-off pulling image \"gone:1\"") }
+            if step % 2 == 0 {
+                pod.not_found()
+            } else {
+                pod.waits("ImagePullBackOff", "Back-off pulling image \"gone:1\"")
+            }
         });
         world.pass(8);
     }
@@ -330,7 +334,10 @@ fn a_pod_that_starts_between_decision_and_effect_keeps_its_job() {
                 // Only the API server knows.
                 let running = world.pods["uid-b"].clone().runs(61);
                 world.pods.insert("uid-b".to_owned(), running);
-                assert_eq!(world.apply(&planned.effect), crate::core::runtime::effect::Outcome::Refused(Guard::PodStarted));
+                assert_eq!(
+                    world.apply(&planned.effect),
+                    crate::core::runtime::effect::Outcome::Refused(Guard::PodStarted)
+                );
                 let now = world.now();
                 let outcome = crate::core::runtime::effect::Outcome::Refused(Guard::PodStarted);
                 let _ = world.ledger.outcome(&planned.id, outcome, now);
@@ -473,9 +480,8 @@ fn mirror_pods_and_system_namespaces_are_never_looked_at() {
 fn an_event_supplies_a_cause_but_never_convicts_alone() {
     let mut world = World::new(rules());
     let job = world.job("j");
-    let bare = |pod: crate::core::runtime::sight::PodSight| {
-        pod.waits("ImagePullBackOff", "Back-off pulling image \"gone:1\"")
-    };
+    let bare =
+        |pod: crate::core::runtime::sight::PodSight| pod.waits("ImagePullBackOff", "Back-off pulling image \"gone:1\"");
     world.put(bare(pod("p", "gone:1", 0).of(&job)));
     for _ in 0..10 {
         let event = EventSight {

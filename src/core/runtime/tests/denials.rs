@@ -1,1 +1,117 @@
-//! Stub.
+//! Jobs whose pods our webhook refuses.
+
+use std::time::Duration;
+
+use crate::core::pod::OwnerRef;
+use crate::core::policy::RuntimeRules;
+use crate::core::reason::Reason;
+use crate::core::runtime::effect::{Effect, FailureState};
+use crate::core::runtime::sight::{DenialSight, PolicyMark, TemplateRuling};
+
+use super::world::*;
+
+fn limited() -> RuntimeRules {
+    runtime_with(|rules| rules.fail_denied_after = Some(Duration::from_secs(300)))
+}
+
+fn ruling(reason: Reason, image: &str, generation: i64) -> TemplateRuling {
+    TemplateRuling::Denied {
+        reason,
+        detail: None,
+        image: image.to_owned(),
+        message: format!("image {image} is on no node"),
+        remedy: "load it".to_owned(),
+        policies: vec![PolicyMark { name: "agents".to_owned(), uid: "uid-agents".to_owned(), generation }],
+        pod: Box::new(pod("t", image, 0).never().facts),
+    }
+}
+
+fn deny(world: &mut World, job: &OwnerRef) {
+    let now = world.now();
+    let denial = DenialSight { namespace: NS.to_owned(), job: job.clone(), at: now };
+    let _ = world.ledger.observe_denial(denial, now);
+}
+
+fn denied_for(world: &mut World, job: &OwnerRef, seconds: i64) {
+    for _ in 0..seconds / 30 {
+        deny(world, job);
+        world.pass(30);
+    }
+}
+
+#[test]
+fn a_job_denied_for_long_enough_under_one_policy_is_failed() {
+    let mut world = World::new(limited());
+    let job = world.job("j");
+    world.rulings.insert(job.uid.clone(), ruling(Reason::ImageAbsent, "nope:1", 1));
+    denied_for(&mut world, &job, 270);
+    assert!(world.acts().is_empty());
+    denied_for(&mut world, &job, 90);
+    let record = &world.only_record().record;
+    assert_eq!((record.state, record.reason), (FailureState::PermanentlyFailed, Reason::DeniedTooLong));
+    assert_eq!(world.jobs[&job.uid].condition.as_ref().map(|(reason, _)| *reason), Some(Reason::DeniedTooLong));
+    assert!(world.writes.len() <= 6);
+    let writes = world.writes.len();
+    world.pass(3600);
+    assert_eq!(world.writes.len(), writes);
+}
+
+#[test]
+fn what_a_policy_could_mend_fails_no_job() {
+    for reason in [Reason::ImageNotAllowed, Reason::ImagePresenceUnknown, Reason::TaskPermanentlyFailed] {
+        let mut world = World::new(limited());
+        let job = world.job("j");
+        world.rulings.insert(job.uid.clone(), ruling(reason, "nope:1", 1));
+        denied_for(&mut world, &job, 1200);
+        assert!(world.writes.is_empty(), "{reason}");
+    }
+    let mut world = World::new(limited());
+    let job = world.job("j");
+    denied_for(&mut world, &job, 1200);
+    assert!(world.writes.is_empty(), "what cannot be judged");
+}
+
+#[test]
+fn a_new_generation_starts_the_time_anew_and_a_fresh_ruling_decides() {
+    let mut world = World::new(limited());
+    let job = world.job("j");
+    world.rulings.insert(job.uid.clone(), ruling(Reason::ImageAbsent, "nope:1", 1));
+    denied_for(&mut world, &job, 240);
+    world.rulings.insert(job.uid.clone(), ruling(Reason::ImageAbsent, "nope:1", 2));
+    denied_for(&mut world, &job, 240);
+    assert!(world.acts().is_empty());
+    world.rulings.insert(job.uid.clone(), TemplateRuling::Allowed);
+    denied_for(&mut world, &job, 1200);
+    assert!(world.acts().is_empty());
+}
+
+#[test]
+fn without_the_setting_nothing_is_even_read() {
+    let mut world = World::new(rules());
+    let job = world.job("j");
+    world.rulings.insert(job.uid.clone(), ruling(Reason::ImageAbsent, "nope:1", 1));
+    denied_for(&mut world, &job, 1200);
+    assert_eq!((world.reads, world.writes.len()), (0, 0));
+}
+
+#[test]
+fn many_jobs_of_different_images_at_once_engage_the_policys_brake() {
+    let mut world = World::new(limited());
+    let jobs: Vec<_> = (0..6).map(|index| world.job(&format!("j{index}"))).collect();
+    for (index, job) in jobs.iter().enumerate() {
+        world.rulings.insert(job.uid.clone(), ruling(Reason::ImageAbsent, &format!("nope{index}:1"), 1));
+    }
+    for _ in 0..11 {
+        jobs.iter().for_each(|job| deny(&mut world, job));
+        world.pass(30);
+    }
+    assert!(world.acts().is_empty());
+    assert!(world.told().contains(&Reason::BrakeEngaged));
+    assert!(world.told().contains(&Reason::BrakeReleased));
+    for _ in 0..15 {
+        jobs.iter().for_each(|job| deny(&mut world, job));
+        world.pass(30);
+    }
+    let failed = world.acts().iter().filter(|act| matches!(act, Effect::FailJob { .. })).count();
+    assert_eq!(failed, 6, "a policy that stays as it is has meant it");
+}

@@ -2,6 +2,7 @@
 
 mod behaviour;
 mod denials;
+mod explain;
 mod faults;
 mod laws;
 mod nodescoped;

@@ -4,7 +4,6 @@
 //! controller does. Every write is kept, so that a test can count them.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -378,15 +377,13 @@ impl World {
 
     pub fn plan(&mut self) -> Plan {
         let now = self.now();
-        let namespaces =
-            |name: &str| NamespaceFacts { name: name.to_owned(), labels: Some(BTreeMap::new()) };
+        let namespaces = |name: &str| NamespaceFacts { name: name.to_owned(), labels: Some(BTreeMap::new()) };
         let setting = Setting { policies: &self.policies, namespaces: &namespaces, nodes: &self.inventory };
         self.ledger.plan(now, &setting)
     }
 
     pub fn plan_of(&self, ledger: &mut Ledger) -> Plan {
-        let namespaces =
-            |name: &str| NamespaceFacts { name: name.to_owned(), labels: Some(BTreeMap::new()) };
+        let namespaces = |name: &str| NamespaceFacts { name: name.to_owned(), labels: Some(BTreeMap::new()) };
         let setting = Setting { policies: &self.policies, namespaces: &namespaces, nodes: &self.inventory };
         ledger.plan(self.now(), &setting)
     }
@@ -418,7 +415,8 @@ impl World {
         let end = self.second + seconds;
         self.settle();
         while self.second < end {
-            let recheck = self.last.recheck_after.map_or(30, |after| i64::try_from(after.as_secs()).unwrap_or(30).max(1));
+            let recheck =
+                self.last.recheck_after.map_or(30, |after| i64::try_from(after.as_secs()).unwrap_or(30).max(1));
             self.second = (self.second + recheck).min(end);
             self.settle();
         }
@@ -459,7 +457,8 @@ impl World {
                 if !fits {
                     return Outcome::Conflict;
                 }
-                let uid = known.map_or_else(|| format!("uid-pf-{}-{}", record.name, self.version), |known| known.uid.clone());
+                let uid =
+                    known.map_or_else(|| format!("uid-pf-{}-{}", record.name, self.version), |known| known.uid.clone());
                 let sight = RecordSight {
                     uid: uid.clone(),
                     resource_version: self.version(),
@@ -510,7 +509,10 @@ impl World {
                 facts.failure_target = true;
                 facts.finished = true;
                 for pod in pods.iter().filter(|pod| !pod.phase.is_over()) {
-                    assert!(!matches!(pod.containers[0].state, ContainerState::Running { .. }), "a running pod was ended");
+                    assert!(
+                        !matches!(pod.containers[0].state, ContainerState::Running { .. }),
+                        "a running pod was ended"
+                    );
                     self.delete(&pod.uid);
                 }
                 done
@@ -551,7 +553,11 @@ impl World {
             Effect::EmitEvent(draft) => {
                 let regards_cluster = draft.regarding.namespace.is_empty();
                 assert!(
-                    if regards_cluster { draft.namespace == "default" } else { draft.namespace == draft.regarding.namespace },
+                    if regards_cluster {
+                        draft.namespace == "default"
+                    } else {
+                        draft.namespace == draft.regarding.namespace
+                    },
                     "the API server would refuse {draft:?}"
                 );
                 assert!(draft.note.len() <= 1024);
@@ -623,8 +629,4 @@ pub fn listed(group: &str, kind: &str) -> TaskKind {
 
 pub fn fail_owner(owner: FailOwner) -> RuntimeRules {
     runtime_with(|rules| rules.fail_owner = owner)
-}
-
-pub fn shared(policy: Policy) -> Arc<Policy> {
-    Arc::new(policy)
 }

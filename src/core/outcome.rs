@@ -1,0 +1,185 @@
+//! Where the images of a question are, with the words for it, for all policies that judge it.
+//!
+//! Enters: what each policy asks. Leaves: an outcome, worked out once for all that ask the same: policies are many, but
+//! few of them differ in what they ask of the nodes that this pod could run on. It must not know actions.
+
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::eligibility::Route;
+use super::image::ImageReference;
+use super::inventory::bits::Bits;
+use super::inventory::{Access, Inventory};
+use super::message::{self, Evidence};
+use super::nearest::{self, Misses, Near};
+use super::policies::{Entry, Policies};
+use super::presence::Judgement;
+use super::reason::Detail;
+use super::sight::{Ask, Sight};
+use super::verdict::{Question, Subject};
+use super::want::Want;
+
+/// An image to blame, with its texts.
+pub(in crate::core) struct Blame {
+    /// Its place among the wants.
+    pub want: usize,
+    pub detail: Option<Detail>,
+    pub explanation: Arc<str>,
+    pub near: Vec<Suggestion>,
+}
+
+pub(in crate::core) enum Outcome {
+    Present,
+    Absent(Vec<Blame>),
+    Unknown(Vec<Blame>),
+}
+
+/// A near name as a sentence.
+pub(in crate::core) struct Suggestion {
+    pub text: Arc<str>,
+    near: Near,
+    /// Parsed once, and only if a policy with an allowlist asks.
+    reference: OnceCell<Option<ImageReference>>,
+}
+
+impl Suggestion {
+    fn new(near: Near) -> Self {
+        Self { text: message::did_you_mean(&near).into(), near, reference: OnceCell::new() }
+    }
+
+    pub fn reference(&self) -> Option<&ImageReference> {
+        self.reference.get_or_init(|| ImageReference::parse(&self.near.text).ok()).as_ref()
+    }
+}
+
+pub(in crate::core) struct Outcomes<'a> {
+    question: Question<'a>,
+    inventory: &'a Inventory,
+    now: Timestamp,
+    /// Made for the first policy that asks.
+    sight: Option<Sight<'a>>,
+    /// By class of `nodes`: the set of the policy's nodes, and that of the candidates among them.
+    of_classes: Vec<Option<(usize, usize)>>,
+    sets: Sets,
+    known: BTreeMap<Ask, Rc<Outcome>>,
+}
+
+/// Different sets of nodes, by number: different selectors often select the same, and leave the same candidates.
+#[derive(Default)]
+struct Sets {
+    numbers: BTreeMap<Rc<Bits>, usize>,
+    sets: Vec<Rc<Bits>>,
+}
+
+impl Sets {
+    fn number(&mut self, set: Bits) -> usize {
+        if let Some(number) = self.numbers.get(&set) {
+            return *number;
+        }
+        let set = Rc::new(set);
+        let number = self.sets.len();
+        self.numbers.insert(Rc::clone(&set), number);
+        self.sets.push(set);
+        number
+    }
+}
+
+impl<'a> Outcomes<'a> {
+    pub fn new(question: &Question<'a>, policies: &Policies, inventory: &'a Inventory, now: Timestamp) -> Self {
+        Self {
+            question: *question,
+            inventory,
+            now,
+            sight: None,
+            of_classes: vec![None; policies.nodes_classes()],
+            sets: Sets::default(),
+            known: BTreeMap::new(),
+        }
+    }
+
+    /// Where the images are that a policy wants together: places among the wants, each with whether it is preloaded.
+    pub fn of(&mut self, entry: &Entry, images: Vec<(usize, bool)>, wants: &[Want<'a>]) -> Rc<Outcome> {
+        let Self { question, inventory, now, .. } = *self;
+        let sight = self.sight.get_or_insert_with(|| {
+            let names = wants.iter().map(|want| want.parsed.as_ref().ok());
+            Sight::new(inventory, route(&question), names, &Access::of(question.pod), now)
+        });
+        let (whole, candidates) = match self.of_classes.get(entry.nodes_class) {
+            Some(Some(sets)) => *sets,
+            Some(None) | None => {
+                let whole = inventory.select(&entry.policy.nodes);
+                let candidates = sight.candidates(&whole);
+                let sets = (self.sets.number(whole), self.sets.number(candidates));
+                if let Some(place) = self.of_classes.get_mut(entry.nodes_class) {
+                    *place = Some(sets);
+                }
+                sets
+            }
+        };
+        // A preload speaks of all the policy's nodes, so there these count and not only the candidates among them; so
+        // they do where there is no candidate and the text says of how many.
+        let none = self.sets.sets.get(candidates).is_none_or(|candidates| candidates.is_empty());
+        let whole_counts = none || images.iter().any(|(_, preloaded)| *preloaded);
+        let ask = Ask {
+            nodes: if whole_counts { whole } else { candidates },
+            limit: entry.policy.node_image_limit,
+            elastic: entry.policy.presence.elastic,
+            images,
+        };
+        if let Some(outcome) = self.known.get(&ask) {
+            return Rc::clone(outcome);
+        }
+        let nodes = self.sets.sets.get(ask.nodes).map(Rc::clone).unwrap_or_default();
+        let outcome = Rc::new(work_out(sight, &ask, &nodes, wants, question.subject));
+        self.known.insert(ask, Rc::clone(&outcome));
+        outcome
+    }
+}
+
+pub(in crate::core) fn route<'a>(question: &Question<'a>) -> Route<'a> {
+    let placement = &question.pod.placement;
+    match (question.subject, &placement.node_name) {
+        (Subject::BoundPod, Some(node)) => Route::Bound(node),
+        (Subject::BoundPod | Subject::Pod | Subject::Template | Subject::DaemonSetTemplate, _) => {
+            Route::Placed(placement)
+        }
+    }
+}
+
+fn work_out(sight: &Sight<'_>, ask: &Ask, nodes: &Bits, wants: &[Want<'_>], subject: Subject) -> Outcome {
+    let (lacks, proven) = match sight.judge(ask, nodes) {
+        Judgement::Present => return Outcome::Present,
+        Judgement::Absent(lacks) => (lacks, true),
+        Judgement::Unknown(lacks) => (lacks, false),
+    };
+    let candidates = sight.candidates(nodes);
+    let blames = lacks.iter().filter_map(|lack| {
+        let image = wants.get(lack.image)?.shown()?;
+        let held = lack.tally.hold + lack.tally.hold_obstructed > 0;
+        let (misses, near) = if held {
+            (Misses::default(), Vec::new())
+        } else {
+            let preloaded = ask.images.contains(&(lack.image, true));
+            let misses = nearest::misses(sight, lack.image, preloaded, nodes, &candidates);
+            (misses, nearest::near_names(sight, lack.image, &candidates))
+        };
+        let only = (lack.tally.considered == 1).then(|| sight.inventory.first_named(&candidates, 1));
+        let only_node = only.as_ref().and_then(|only| only.first()).map(|(_, name)| &***name);
+        let policy_nodes = if lack.tally.considered == 0 { nodes.len() } else { 0 };
+        let route = sight.route;
+        let evidence = Evidence { image, subject, route, lack, proven, only_node, policy_nodes, misses: &misses };
+        let explanation = evidence.explain().into();
+        Some(Blame {
+            want: lack.image,
+            detail: lack.detail,
+            explanation,
+            near: near.into_iter().map(Suggestion::new).collect(),
+        })
+    });
+    let blames = blames.collect();
+    if proven { Outcome::Absent(blames) } else { Outcome::Unknown(blames) }
+}
