@@ -112,7 +112,8 @@ fn unreachable(what: &str) -> ! {
 
 /// Policies as a large organisation has them: one a team, over pools of nodes, with allowlists and remedies of their own.
 fn policy(index: usize, limit: u32, all_different: bool) -> Policy {
-    let mut allowed: Vec<ImagePattern> = (0..7).map(|host| pattern(&format!("registry-{host}.example.com/**"))).collect();
+    let mut allowed: Vec<ImagePattern> =
+        (0..7).map(|host| pattern(&format!("registry-{host}.example.com/**"))).collect();
     allowed.extend(["nginx", "redis:7.*", "postgres:16"].map(pattern));
     allowed.extend([pattern(&format!("team-{index}/*")), pattern("missing/**")]);
     let nodes = match (all_different, index % 4) {
@@ -162,7 +163,8 @@ enum Kind {
 
 fn pod(kind: Kind, lots: &mut Lots) -> PodFacts {
     let common = |lots: &mut Lots| format!("{}:v1.{}", repository(lots.next(POOL / 50)), 1 + lots.next(3));
-    let rare = |lots: &mut Lots| format!("{}:v1.{}", repository(POOL / 50 + lots.next(POOL - POOL / 50)), 1 + lots.next(3));
+    let rare =
+        |lots: &mut Lots| format!("{}:v1.{}", repository(POOL / 50 + lots.next(POOL - POOL / 50)), 1 + lots.next(3));
     let missing = |lots: &mut Lots| format!("missing/service-{}:v1.1", lots.next(POOL));
     let never = PullPolicy::Never;
     let containers = match kind {

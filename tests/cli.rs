@@ -1,6 +1,15 @@
 //! The program as people and pipelines call it: standard output, standard error and exit status of the built binary.
 //! No cluster is there: the kubeconfig that the tests name does not exist, but for one that names a closed port.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::allow_attributes,
+    reason = "a test may stop where it stands"
+)]
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

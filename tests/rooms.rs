@@ -1,5 +1,14 @@
 //! Imports run one way: `main -> app -> shell -> k8s -> core`. A room may know itself and those behind it.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::allow_attributes,
+    reason = "a test may stop where it stands"
+)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

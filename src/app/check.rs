@@ -375,7 +375,7 @@ mod tests {
 
     fn entry(ground: &Ground, group: &str, kind: &str, value: serde_json::Value) -> Entry {
         let place = Place { file: "f".into(), document: 1, items: String::new() };
-        let object = Object { place, group: group.into(), version: "v1".into(), kind: kind.into(), value };
+        let object = Object { place, group: group.into(), kind: kind.into(), value };
         ground.entry(&submission(object, "default"), Timestamp::now()).expect("judged")
     }
 

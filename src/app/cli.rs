@@ -29,14 +29,8 @@ pub enum Command {
     ///
     /// Exit status: 0 explained, 2 it could not be read.
     Explain(ExplainArgs),
-    /// Check an installation: certificates, webhooks, rights, lock-out risks, truncated node lists.
-    ///
-    /// Exit status: 0 nothing failed, 1 something did, 2 it could not look.
-    Doctor(DoctorArgs),
     /// Print the custom resource definitions.
     Crds,
-    /// Show the webhook's certificates; make them where there are none.
-    Certs(CertsArgs),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -179,25 +173,6 @@ pub struct ExplainArgs {
     pub settings: InventoryArgs,
     #[arg(short = 'o', long, value_enum, default_value = "table")]
     pub output: Output,
-}
-
-#[derive(Clone, Debug, Args)]
-pub struct DoctorArgs {
-    /// Where Pullguard is installed.
-    #[arg(short = 'n', long, env = "POD_NAMESPACE", default_value = OWN_NAMESPACE)]
-    pub namespace: String,
-    #[arg(short = 'o', long, value_enum, default_value = "table")]
-    pub output: Output,
-}
-
-#[derive(Clone, Debug, Args)]
-pub struct CertsArgs {
-    /// Make a new CA and a new serving certificate now. The old CA stays trusted until it ends.
-    #[arg(long)]
-    pub rotate: bool,
-    /// Where Pullguard is installed.
-    #[arg(short = 'n', long, env = "POD_NAMESPACE", default_value = OWN_NAMESPACE)]
-    pub namespace: String,
 }
 
 /// As in Go and in our policies: `90s`, `2m`, `1h30m`.

@@ -35,7 +35,6 @@ pub fn main(cli: Cli) -> ExitCode {
             Command::Check(args) => check::run(&args).await,
             Command::Crds => crds(),
             Command::Explain(args) => explain::run(&args).await,
-            Command::Doctor(_) | Command::Certs(_) => anyhow::bail!("not built yet"),
         }
     });
     done.unwrap_or_else(|error| told(&error))

@@ -345,11 +345,11 @@ proptest! {
             }
             let message = finding.message();
             prop_assert!(!message.chars().any(char::is_control), "{message}");
-            prop_assert!(super::message::note(finding).len() <= 1024);
+            prop_assert!(super::answer::note(finding).len() <= 1024);
         }
-        let denial = super::message::denial(&verdict);
+        let denial = super::answer::denial(&verdict);
         prop_assert_eq!(denial.is_empty(), verdict.action() < Action::Deny);
-        let warnings = super::message::warnings(&verdict);
+        let warnings = super::answer::warnings(&verdict);
         prop_assert!(warnings.iter().all(|warning| warning.len() <= 256));
         prop_assert!(warnings.iter().map(String::len).sum::<usize>() <= 4096);
     }

@@ -13,8 +13,6 @@ use super::presence::{Lack, Tally};
 use super::reason::Detail;
 use super::verdict::Subject;
 
-pub use super::answer::{denial, note, warnings};
-
 pub(in crate::core) const LAG: &str = "A just-loaded image takes up to 40 s to be seen.";
 
 /// An image in quotes, shortened and with its control characters made visible: it is whatever somebody wrote.
@@ -361,7 +359,7 @@ pub(in crate::core) mod remedy {
 
 /// One line: an operator's remedy or a node's label may hold line breaks, and warnings may not.
 pub(in crate::core) fn clean(text: &str) -> String {
-    if !text.bytes().any(|byte| byte < b' ' || byte >= 0x7f) {
+    if text.bytes().all(|byte| (b' '..0x7f).contains(&byte)) {
         return text.to_owned();
     }
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()

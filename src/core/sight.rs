@@ -93,10 +93,6 @@ impl<'a> Sight<'a> {
         Self { inventory, route, now, candidates, images, ground: OnceCell::new(), list_cut: OnceCell::new() }
     }
 
-    pub fn name(&self, image: usize) -> Option<&'a ImageName> {
-        self.images.get(image)?.name
-    }
-
     /// The names that look like an image's.
     pub fn near(&self, image: usize) -> &[(&'a Arc<str>, &'a NodeSet)] {
         let Some(seen) = self.images.get(image) else { return &[] };

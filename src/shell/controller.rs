@@ -236,14 +236,11 @@ impl<R: Refusals + Default + Send + Sync + 'static> Lead<'_, R> {
     fn applied(&mut self, applied: Applied, took: Duration) {
         let now = Timestamp::now();
         let Applied { planned, read, outcome } = applied;
-        match (&planned.effect, &outcome) {
-            // A new record: of each image that fails, once.
-            (Effect::WriteRecord { fence: None, record }, Outcome::Done { .. }) => {
-                for failure in &record.failures {
-                    self.controller.metrics.failure(failure.class, failure.permanence);
-                }
+        // A new record: of each image that fails, once.
+        if let (Effect::WriteRecord { fence: None, record }, Outcome::Done { .. }) = (&planned.effect, &outcome) {
+            for failure in &record.failures {
+                self.controller.metrics.failure(failure.class, failure.permanence);
             }
-            _ => {}
         }
         let read = match read {
             Some(Read::Owner(owner)) => self.ledger.observe_owner(owner, now),

@@ -301,13 +301,13 @@ impl Metrics {
     pub fn prime(&self) {
         for action in [Action::Allow, Action::Warn, Action::Deny] {
             let verdict = action.as_str();
-            self.decisions.get_or_create(&Decided { verdict, would_be: verdict, reason: NONE });
+            drop(self.decisions.get_or_create(&Decided { verdict, would_be: verdict, reason: NONE }));
         }
-        self.tasks_failed.get_or_create(&FailedTask {
+        drop(self.tasks_failed.get_or_create(&FailedTask {
             reason: Reason::PullPermanentlyFailed.as_str(),
             class: NONE,
             enforcement: "Enforce",
-        });
+        }));
     }
 }
 

@@ -2,6 +2,15 @@
 //!
 //! `cargo run --release --example demo -- [--patience SECONDS] [--keep]`. Exits with 1 and the claim that did not happen.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::allow_attributes,
+    reason = "a test may stop where it stands"
+)]
+
 #[path = "../real/stage.rs"]
 mod stage;
 mod story;
@@ -79,7 +88,9 @@ struct Curtain {
 impl Drop for Curtain {
     fn drop(&mut self) {
         if self.keep {
-            println!("\nThe cluster stays: `cargo run --release -p cluster -- --name {NAME} kubectl get pods -A`, and `make clean` removes it.");
+            println!(
+                "\nThe cluster stays: `cargo run --release -p cluster -- --name {NAME} kubectl get pods -A`, and `make clean` removes it."
+            );
         } else if let Err(error) = Cluster::down(NAME) {
             eprintln!("demo: {error:#}");
         }
@@ -139,7 +150,9 @@ fn without(story: &Story<'_>, worker: &Worker, patience: Duration) -> Result<Fig
         ensure!(state == "active", "it is {state}");
         Ok(())
     })?;
-    story.tell("Nothing in Kubernetes ends any of this: the pods stay Pending, the Job stays active, nobody is told why.");
+    story.tell(
+        "Nothing in Kubernetes ends any of this: the pods stay Pending, the Job stays active, nobody is told why.",
+    );
     let told = format!("never (watched for {})", ago(started));
     Ok(Figures { attempts: worker.attempts(), pods: story.task_pods()?.len(), job: state, told })
 }
@@ -210,12 +223,7 @@ fn with(story: &Story<'_>, worker: &Worker) -> Result<Figures> {
         })
     })?;
     story.show(&told_by)?;
-    let figures = Figures {
-        attempts,
-        pods: story.task_pods()?.len(),
-        job: story.job_state(JOB)?,
-        told,
-    };
+    let figures = Figures { attempts, pods: story.task_pods()?.len(), job: story.job_state(JOB)?, told };
 
     story.chapter("3. Somebody does what the sentence says");
     story.tell(&format!("The image is built and imported on {}.", Node::A));

@@ -98,7 +98,9 @@ fn work(cluster: &Cluster, log: &Mutex<Log>, stop: &AtomicBool, patience: Durati
         match &outcome {
             Outcome::TimedOut if stop.load(Ordering::Relaxed) => return,
             Outcome::TimedOut => say(&format!("attempt {attempt} timed out after {} s", patience.as_secs())),
-            Outcome::Refused(_) if !refused_before => say(&format!("attempt {attempt} was refused; no pod was created")),
+            Outcome::Refused(_) if !refused_before => {
+                say(&format!("attempt {attempt} was refused; no pod was created"))
+            }
             Outcome::Refused(_) => {}
             Outcome::Ran => say(&format!("attempt {attempt}: the pod of {TASK} runs")),
         }
@@ -126,7 +128,8 @@ fn try_once(cluster: &Cluster, log: &Mutex<Log>, stop: &AtomicBool, patience: Du
     }
     lock(log).created += 1;
     let name = String::from_utf8(output.stdout)?;
-    let phase = ["get", name.trim(), "--namespace", NAMESPACE, "-o", "jsonpath={.status.phase}", "--request-timeout=20s"];
+    let phase =
+        ["get", name.trim(), "--namespace", NAMESPACE, "-o", "jsonpath={.status.phase}", "--request-timeout=20s"];
     while Instant::now() < end && !stop.load(Ordering::Relaxed) {
         if cluster.kubectl(&phase)?.stdout == b"Running" {
             return Ok(Outcome::Ran);

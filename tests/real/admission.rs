@@ -45,7 +45,10 @@ fn a_never_pod_whose_image_is_nowhere_is_denied_and_the_sentence_says_what_to_do
 
     let event = scene.event("webhook", "ImageAbsent", "Pod")?;
     ensure!(event["regarding"]["name"] == "task" && event["action"] == "Deny" && event["type"] == "Warning", "{event}");
-    ensure!(event["related"]["kind"] == "NodeImagePolicy" && event["related"]["name"] == scene.namespace.as_str(), "{event}");
+    ensure!(
+        event["related"]["kind"] == "NodeImagePolicy" && event["related"]["name"] == scene.namespace.as_str(),
+        "{event}"
+    );
     ensure!(event["note"].as_str().is_some_and(|note| note.contains(&image) && note.contains(REMEDY)), "{event}");
 
     // A pod of a Job: the Event is where a person looks, on the Job.
@@ -72,9 +75,10 @@ fn a_denial_has_code_403_and_a_reason_for_programs(scene: &Scene<'_>) -> Result<
 
 /// The Status in a line of kubectl's log: as it is, or quoted.
 fn status_of(line: &str) -> Option<Value> {
-    let quoted = line.find("body=\"").and_then(|at| line.get(at + 5..)).and_then(|rest| {
-        serde_json::Deserializer::from_str(rest).into_iter::<String>().next()?.ok()
-    });
+    let quoted = line
+        .find("body=\"")
+        .and_then(|at| line.get(at + 5..))
+        .and_then(|rest| serde_json::Deserializer::from_str(rest).into_iter::<String>().next()?.ok());
     let text = quoted.or_else(|| line.find('{').and_then(|at| line.get(at..)).map(str::to_owned))?;
     let value: Value = serde_json::Deserializer::from_str(&text).into_iter().next()?.ok()?;
     (value["kind"] == "Status").then_some(value)
@@ -95,11 +99,26 @@ fn a_dry_run_is_denied_and_leaves_no_event(scene: &Scene<'_>) -> Result<()> {
 
 fn the_allowlist_compares_canonical_names(scene: &Scene<'_>) -> Result<()> {
     scene.policy(json!({"allowedImages": ["good-*", "registry.local/agents/**", "nginx:1.*"]}))?;
-    let good = ["good-one", "docker.io/library/good-one:2", "index.docker.io/good-one", "registry.local/agents/a/b:1", "nginx:1.27"];
+    let good = [
+        "good-one",
+        "docker.io/library/good-one:2",
+        "index.docker.io/good-one",
+        "registry.local/agents/a/b:1",
+        "nginx:1.27",
+    ];
     for image in good {
-        scene.try_create(&pod("good", image, "IfNotPresent"))?.accepted_in_silence().with_context(|| image.to_owned())?;
+        scene
+            .try_create(&pod("good", image, "IfNotPresent"))?
+            .accepted_in_silence()
+            .with_context(|| image.to_owned())?;
     }
-    for image in ["bad", "docker.io/team/good-one", "registry.local/agentsmith/a", "registry-1.docker.io/library/good-one", "nginx"] {
+    for image in [
+        "bad",
+        "docker.io/team/good-one",
+        "registry.local/agentsmith/a",
+        "registry-1.docker.io/library/good-one",
+        "nginx",
+    ] {
         let denied = scene.try_create(&pod("bad", image, "IfNotPresent"))?;
         denied.refused_with(&["ImageNotAllowed", image]).with_context(|| image.to_owned())?;
     }
@@ -111,7 +130,9 @@ fn the_allowlist_compares_canonical_names(scene: &Scene<'_>) -> Result<()> {
 
 fn an_image_that_is_no_reference_is_denied(scene: &Scene<'_>) -> Result<()> {
     scene.policy(json!({}))?;
-    scene.try_create(&pod("typo", "registry.local/Team/App:1", "IfNotPresent"))?.refused_with(&["InvalidImageReference"])
+    scene
+        .try_create(&pod("typo", "registry.local/Team/App:1", "IfNotPresent"))?
+        .refused_with(&["InvalidImageReference"])
 }
 
 fn where_no_policy_matches_nothing_is_said(scene: &Scene<'_>) -> Result<()> {
@@ -149,7 +170,14 @@ fn an_ephemeral_container_is_judged_by_the_allowlist(scene: &Scene<'_>) -> Resul
     scene.created(&pod("task", "registry.local/good/app:1", "IfNotPresent"))?;
     let debug = |image: &str| {
         let image = format!("--image={image}");
-        scene.kubectl(&["debug", "pod/task", &image, "--image-pull-policy=IfNotPresent", "--attach=false", "--profile=general"])
+        scene.kubectl(&[
+            "debug",
+            "pod/task",
+            &image,
+            "--image-pull-policy=IfNotPresent",
+            "--attach=false",
+            "--profile=general",
+        ])
     };
     debug("registry.local/evil/shell:1")?.refused_with(&["ImageNotAllowed", "registry.local/evil/shell:1"])?;
     let debugged = debug("registry.local/good/shell:1")?;
@@ -186,7 +214,10 @@ fn a_bad_policy_is_refused_at_apply_with_what_is_right(scene: &Scene<'_>) -> Res
         (json!({"rescue": "PullIfNotPresent"}), "needs allowedImages"),
         (json!({"runtime": {"grace": {"neverPull": "soon"}}}), "a duration is a whole number with a unit"),
         (json!({"runtime": {"expiry": "0s"}}), "above zero"),
-        (json!({"runtime": {"taskKinds": [{"group": "batch", "kind": "CronJob"}]}}), "kinds that can end by themselves"),
+        (
+            json!({"runtime": {"taskKinds": [{"group": "batch", "kind": "CronJob"}]}}),
+            "kinds that can end by themselves",
+        ),
         (json!({"nodeImageLimit": 0}), "nodeStatusMaxImages"),
         (json!({"enforcement": "Sometimes"}), "Enforce"),
         (selector, "In and NotIn need values"),
@@ -237,7 +268,11 @@ fn a_pinned_pod_lands_on_the_one_node_that_holds_its_image(scene: &Scene<'_>) ->
     }
     for name in names {
         let running = scene.until_running(name)?;
-        ensure!(running["spec"]["nodeName"] == Node::B.to_string().as_str(), "{name} runs on {}", running["spec"]["nodeName"]);
+        ensure!(
+            running["spec"]["nodeName"] == Node::B.to_string().as_str(),
+            "{name} runs on {}",
+            running["spec"]["nodeName"]
+        );
         ensure!(!running["spec"]["affinity"]["nodeAffinity"].is_null(), "{name} was not pinned: it was lucky");
     }
     Ok(())

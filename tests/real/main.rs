@@ -2,6 +2,15 @@
 //!
 //! One cluster for all of them, each in a namespace of its own. Where nodes are not possible, what needs them is ignored.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::allow_attributes,
+    reason = "a test may stop where it stands"
+)]
+
 mod admission;
 mod install;
 mod runtime;
@@ -51,7 +60,8 @@ fn main() -> ExitCode {
     arguments.test_threads.get_or_insert(AT_ONCE);
     let possible = nodes_possible();
     let world = Arc::new(World::default());
-    let rooms = [("admission", admission::scenarios()), ("runtime", runtime::scenarios()), ("install", install::scenarios())];
+    let rooms =
+        [("admission", admission::scenarios()), ("runtime", runtime::scenarios()), ("install", install::scenarios())];
     let scenarios = rooms.into_iter().flat_map(|(room, all)| all.into_iter().map(move |scenario| (room, scenario)));
     // Those that play alone come last: the others need not wait for them.
     let (alone, shared): (Vec<_>, Vec<_>) = scenarios.partition(|(_, scenario)| scenario.needs == Needs::NodesAlone);

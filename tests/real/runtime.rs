@@ -151,7 +151,11 @@ fn a_job_with_a_running_pod_is_not_failed_as_a_whole(scene: &Scene<'_>) -> Resul
     until("the stuck one is failed in place", 60, || phase("Failed"))?;
     sleep(Duration::from_secs(8));
     let batch = scene.get("job", "batch")?;
-    ensure!(condition(&batch, "FailureTarget").is_none() && condition(&batch, "Failed").is_none(), "{}", batch["status"]);
+    ensure!(
+        condition(&batch, "FailureTarget").is_none() && condition(&batch, "Failed").is_none(),
+        "{}",
+        batch["status"]
+    );
     let still = scene.get("pod", running["metadata"]["name"].as_str().context("a name")?)?;
     ensure!(still["metadata"]["uid"] == running["metadata"]["uid"] && still["status"]["phase"] == "Running", "{still}");
     ensure!(still["metadata"]["deletionTimestamp"].is_null(), "{still}");
@@ -209,7 +213,8 @@ fn a_suspended_job_is_left_alone(scene: &Scene<'_>) -> Result<()> {
     scene.policy(policy("8s", "Enforce"))?;
     scene.created(&job("batch", &scene.image("node"), "Never"))?;
     scene.until_stuck("ErrImageNeverPull")?;
-    let suspend = |suspend: bool| scene.ok(&["patch", "job", "batch", "-p", &json!({"spec": {"suspend": suspend}}).to_string()]);
+    let suspend =
+        |suspend: bool| scene.ok(&["patch", "job", "batch", "-p", &json!({"spec": {"suspend": suspend}}).to_string()]);
     suspend(true)?;
     sleep(Duration::from_secs(15));
     scene.unmarked("job", "batch")?;
@@ -234,7 +239,14 @@ fn what_a_killed_controller_began_the_next_one_completes(scene: &Scene<'_>) -> R
     for wait in [0, 1500] {
         until("a record is there", 60, || Ok((!scene.list("pullfailures")?.is_empty()).then_some(())))?;
         sleep(Duration::from_millis(wait));
-        scene.cluster.kubectl_ok(&["delete", "pods", "--all", "--namespace=pullguard", "--force", "--grace-period=0"])?;
+        scene.cluster.kubectl_ok(&[
+            "delete",
+            "pods",
+            "--all",
+            "--namespace=pullguard",
+            "--force",
+            "--grace-period=0",
+        ])?;
     }
     wait_installed(scene.cluster)?;
     for job_name in jobs {

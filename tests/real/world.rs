@@ -268,8 +268,11 @@ impl<'a> Scene<'a> {
 
     /// Uids of the pods.
     pub fn uids(&self) -> Result<Vec<String>> {
-        let mut uids: Vec<String> =
-            self.list("pods")?.iter().map(|pod| pod["metadata"]["uid"].as_str().unwrap_or_default().to_owned()).collect();
+        let mut uids: Vec<String> = self
+            .list("pods")?
+            .iter()
+            .map(|pod| pod["metadata"]["uid"].as_str().unwrap_or_default().to_owned())
+            .collect();
         uids.sort();
         Ok(uids)
     }
@@ -281,7 +284,13 @@ impl<'a> Scene<'a> {
             &["get", "nodeimagepolicy", &self.namespace, "-o", "jsonpath={.status}"],
             &["get", "pods,jobs,pullfailures", "-o", "wide"],
             &["get", "events"],
-            &["logs", "--namespace=pullguard", "--selector=app.kubernetes.io/name=pullguard", "--tail=2000", "--prefix"],
+            &[
+                "logs",
+                "--namespace=pullguard",
+                "--selector=app.kubernetes.io/name=pullguard",
+                "--tail=2000",
+                "--prefix",
+            ],
         ];
         for question in questions {
             let log = question.first() == Some(&"logs");

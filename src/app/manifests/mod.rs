@@ -44,7 +44,6 @@ const LONGEST_INPUT: u64 = 1024 * 1024 * 1024;
 pub struct Object {
     pub place: Place,
     pub group: String,
-    pub version: String,
     pub kind: String,
     pub value: Value,
 }
@@ -295,11 +294,11 @@ fn take_apart(place: Place, value: Value, of: Option<(&str, &str)>, objects: &mu
     let Some(item_kind) =
         kind.strip_suffix("List").filter(|item| kinds::is_list(group, item) || map.contains_key("items"))
     else {
-        let (group, version) = (group.to_owned(), version.to_owned());
+        let group = group.to_owned();
         // What the item of a list leaves out.
         map.insert("apiVersion".to_owned(), api_version.clone().into());
         map.insert("kind".to_owned(), kind.clone().into());
-        objects.push(Object { place, group, version, kind, value: Value::Object(map) });
+        objects.push(Object { place, group, kind, value: Value::Object(map) });
         return Ok(());
     };
     let items = match map.remove("items") {

@@ -3,6 +3,8 @@
 //! It has no status subresource on purpose: Pullguard alone writes it, and one record is one write
 //! (docs/adr/0003-one-record-one-write.md).
 
+#![expect(clippy::duplicated_attributes, reason = "each printer column has a type and a path")]
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};

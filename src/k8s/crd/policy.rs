@@ -3,6 +3,8 @@
 //! The schema refuses what cannot be compiled, so that a bad policy ends at `kubectl apply` with a message that says
 //! what is right. Field documentation is what `kubectl explain` prints.
 
+#![expect(clippy::duplicated_attributes, reason = "each printer column has a type and a path")]
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -112,11 +114,15 @@ pub struct PodMatch {
 pub struct LabelSelector {
     /// Labels that must have exactly these values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 32))]
-    #[x_kube(
-        validation = Rule::new("self.all(k, k.size() <= 317 && k.matches('^([A-Za-z0-9.-]+/)?[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$'))").message("a label key is an optional DNS prefix and /, then letters, digits, - _ . (317 characters at most)"),
-        validation = Rule::new("self.all(k, self[k].size() <= 63 && self[k].matches('^([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?)?$'))").message("a label value is at most 63 letters, digits, - _ . and begins and ends with a letter or digit"),
-    )]
+    #[schemars(extend(
+        "maxProperties" = 32,
+        "additionalProperties" = {
+            "type": "string",
+            "maxLength": 63,
+            "pattern": "^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$",
+        },
+    ))]
+    #[x_kube(validation = Rule::new("self.all(k, k.size() <= 317 && k.matches('^([A-Za-z0-9.-]+/)?[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$'))").message("a label key is an optional DNS prefix and /, then letters, digits, - _ . (317 characters at most)"))]
     pub match_labels: BTreeMap<String, String>,
     /// Requirements that must all hold.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
