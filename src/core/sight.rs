@@ -138,7 +138,12 @@ impl<'a> Sight<'a> {
 
     /// The candidates among a policy's nodes.
     pub fn candidates(&self, nodes: &Bits) -> Bits {
-        self.candidates.eligible.map_words(|index, _| self.candidates_word(nodes, index))
+        let mut candidates = self.candidates.eligible.clone();
+        match self.route {
+            Route::Placed(_) => candidates.and(nodes),
+            Route::Bound(_) => {}
+        }
+        candidates
     }
 
     /// The candidates that hold all images, and have no obstacle.

@@ -21,6 +21,18 @@ pub(crate) fn nullable<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>
     Ok(Option::deserialize(input)?.unwrap_or_default())
 }
 
+/// Reads an object. NB: serde takes a list for a struct as well, and an empty one for a struct of defaults.
+///
+/// # Errors
+/// The JSON is no object, or has a field of a wrong kind.
+pub(crate) fn read_object<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, serde_json::Error> {
+    if json.trim_start().starts_with('{') {
+        serde_json::from_str(json)
+    } else {
+        Err(serde::de::Error::custom("it is no JSON object"))
+    }
+}
+
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Meta {

@@ -4,7 +4,7 @@
 //! The exemptions stand here a second time: the first is in the webhook's configuration, so that the API server does not
 //! even call.
 
-use super::pod::PodObject;
+use super::pod::{PodObject, read_object};
 use super::template::{TemplateKind, Templated};
 use crate::core::namespace::NamespaceFacts;
 use crate::core::pod::PodFacts;
@@ -92,7 +92,7 @@ impl Submitted<'_> {
     }
 
     fn pod(&self, updated: bool) -> Result<Result<Inquiry, Exemption>, serde_json::Error> {
-        let object: PodObject = serde_json::from_str(self.object)?;
+        let object: PodObject = read_object(self.object)?;
         if object.metadata.is_mirror() {
             return Ok(Err(Exemption::Mirror));
         }
@@ -107,7 +107,7 @@ impl Submitted<'_> {
 
     fn old_pod(&self) -> Result<Option<PodFacts>, serde_json::Error> {
         let Some(old) = self.old_object else { return Ok(None) };
-        Ok(Some(serde_json::from_str::<PodObject>(old)?.facts(self.namespace)))
+        Ok(Some(read_object::<PodObject>(old)?.facts(self.namespace)))
     }
 
     fn template(&self, kind: TemplateKind, updated: bool) -> Result<Result<Inquiry, Exemption>, serde_json::Error> {

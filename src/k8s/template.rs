@@ -5,7 +5,7 @@
 
 use serde::Deserialize;
 
-use super::pod::{Meta, PodObject, nullable};
+use super::pod::{Meta, PodObject, nullable, read_object};
 
 /// A kind whose template is judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -97,7 +97,7 @@ impl Templated {
     /// # Errors
     /// The JSON is not an object of such a kind.
     pub fn parse(kind: TemplateKind, json: &str) -> Result<Self, serde_json::Error> {
-        let WithTemplate { metadata, spec } = serde_json::from_str(json)?;
+        let WithTemplate { metadata, spec } = read_object(json)?;
         let template = match kind {
             TemplateKind::CronJob => spec.job_template.spec.template,
             TemplateKind::Deployment
