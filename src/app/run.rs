@@ -168,6 +168,8 @@ async fn connect() -> Result<Client> {
 fn controller_settings(args: &RunArgs) -> crate::core::runtime::ledger::Settings {
     let mut settings = crate::core::runtime::ledger::Settings::default();
     settings.own_namespace.clone_from(&args.namespace);
+    settings.brakes.images = args.brake_images.into();
+    settings.brakes.nodes = args.brake_nodes.into();
     settings.caps.acts.per_plan = args.max_effects_per_cycle;
     settings.caps.acts.per_namespace_minute = args.max_effects_per_namespace;
     settings.caps.acts.per_minute = args.max_effects_per_cluster;
