@@ -1,8 +1,8 @@
 //! The one place that changes the cluster: an effect in, an outcome out.
 //!
 //! Enters: effects of a plan. Leaves: what was read on the way, and how it went. Each write carries the uid and the
-//! resourceVersion of a read that was judged just before; each call has a time limit and is tried once: the plan is made
-//! again with what is true by then, a blind retry is not.
+//! resourceVersion of the read that was judged, so that what is changed is what was judged; each call has a time limit and
+//! is tried once: the plan is made again with what is true by then, a blind retry is not.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,9 +16,10 @@ use serde_json::{Value, json};
 
 use super::events::Events;
 use super::metrics::{Metrics, effect_kind, outcome_kind};
-use super::owners::{Owners, judge, pods_of};
+use super::owners::{KeptJob, Owners, judge};
 use super::world::World;
 use crate::core::pod::OwnerRef;
+use crate::core::reason::Reason;
 use crate::core::refusal::Refusals;
 use crate::core::runtime::effect::{Effect, Fence, Outcome, Planned, Record};
 use crate::core::runtime::guard::{Guard, job_may_fail, owner_may_be_marked, pod_may_be_collected, pod_may_be_failed};
@@ -65,7 +66,7 @@ impl<R: Refusals + Default> Applier<R> {
         let start = Instant::now();
         let (read, outcome) = match self.carry_out(&planned.effect).await {
             Ok((read, outcome)) => (read, outcome),
-            Err(error) => (None, outcome_of(error)),
+            Err(error) => (None, outcome_of(&error)),
         };
         self.metrics.applied(&planned.effect, &outcome, start.elapsed());
         log(&planned, &outcome);
@@ -89,11 +90,14 @@ impl<R: Refusals + Default> Applier<R> {
                 call(api.delete(name, &preconditions(fence))).await?;
                 DONE
             }
+            Effect::MarkOwner { namespace, owner, labels, annotations } if is_job(owner) => {
+                self.on_job(namespace, owner, JobAct::Mark { labels, annotations }).await?
+            }
             Effect::MarkOwner { namespace, owner, labels, annotations } => {
                 self.mark(namespace, owner, labels, annotations).await?
             }
             Effect::FailJob { namespace, job, reason, message, stuck } => {
-                self.fail_job(namespace, job, reason.as_str(), message, stuck).await?
+                self.on_job(namespace, job, JobAct::Fail { reason: *reason, message, stuck }).await?
             }
             Effect::FailPod { namespace, name, fence, labels, annotations } => {
                 self.fail_pod(namespace, name, fence, labels, annotations).await?
@@ -132,6 +136,7 @@ impl<R: Refusals + Default> Applier<R> {
         Ok(Outcome::Done { fence: fence.map(|(uid, resource_version)| Fence { uid, resource_version }) })
     }
 
+    /// The mark of an owner that is no Job.
     async fn mark(
         &self,
         namespace: &str,
@@ -139,52 +144,65 @@ impl<R: Refusals + Default> Applier<R> {
         labels: &Labels,
         annotations: &Labels,
     ) -> Result<Outcome, CallError> {
-        let sight = self.owners.read_alone(namespace, owner).await?;
+        let sight = self.owners.read_other(namespace, owner).await?;
         if let Err(guard) = owner_may_be_marked(&sight) {
             return Ok(refused(guard));
         }
         let OwnerSight::Found(facts) = sight else { return Ok(Outcome::Gone) };
         let fence = Fence { uid: owner.uid.clone(), resource_version: facts.resource_version };
-        let patch = marks(&fence, labels, annotations);
-        if is_job(owner) {
-            call(self.jobs(namespace).patch(&owner.name, &PatchParams::default(), &Patch::Merge(patch))).await?;
-        } else if let Some(api) = self.owners.api(namespace, owner).await? {
-            call(api.patch(&owner.name, &PatchParams::default(), &Patch::Merge(patch))).await?;
-        } else {
-            return Ok(Outcome::Refused(Guard::Unreadable));
+        let patch = Patch::Merge(marks(&fence, labels, annotations));
+        match self.owners.api(namespace, owner).await? {
+            Some(api) => call(api.patch(&owner.name, &PatchParams::default(), &patch)).await.map(|_| DONE),
+            None => Ok(Outcome::Refused(Guard::Unreadable)),
         }
-        Ok(DONE)
     }
 
-    /// A strategic merge: conditions are merged by type, a JSON merge would replace the list.
-    async fn fail_job(
+    /// Acts on a Job as it was last read, and where that is not what it is any more, on a fresh read. The second is what
+    /// counts: nothing is refused because of an old read.
+    async fn on_job(&self, namespace: &str, owner: &OwnerRef, act: JobAct<'_>) -> Result<Outcome, CallError> {
+        if let Some(job) = self.owners.kept_job(owner) {
+            match self.act_on_job(namespace, owner, act, job).await {
+                Ok(outcome @ Outcome::Done { .. }) => return Ok(outcome),
+                Err(error) if outcome_of(&error) != Outcome::Conflict => return Err(error),
+                Ok(_) | Err(_) => {}
+            }
+        }
+        match self.owners.read_job(namespace, owner).await? {
+            Some(job) => self.act_on_job(namespace, owner, act, job).await,
+            None => Ok(Outcome::Gone),
+        }
+    }
+
+    async fn act_on_job(
         &self,
         namespace: &str,
         owner: &OwnerRef,
-        reason: &str,
-        message: &str,
-        stuck: &[String],
+        act: JobAct<'_>,
+        job: KeptJob,
     ) -> Result<Outcome, CallError> {
-        let jobs = self.jobs(namespace);
-        let Some(job) = call(jobs.get_opt(&owner.name)).await? else { return Ok(Outcome::Gone) };
-        let pods = pods_of(&self.client, namespace, &job).await?;
-        let sight = sight::job(&job, owner, &pods);
-        if let Err(guard) = job_may_fail(&sight, &pods, stuck) {
-            return Ok(refused(guard));
-        }
-        let now = Time(Timestamp::now());
-        let patch = json!({
-            "metadata": { "uid": owner.uid, "resourceVersion": job.metadata.resource_version },
-            "status": { "conditions": [{
-                "type": "FailureTarget",
-                "status": "True",
-                "reason": reason,
-                "message": message,
-                "lastProbeTime": now,
-                "lastTransitionTime": now,
-            }] },
-        });
-        call(jobs.patch_status(&owner.name, &PatchParams::default(), &Patch::Strategic(patch))).await?;
+        let jobs: Api<Job> = Api::namespaced(self.client.clone(), namespace);
+        let fence = Fence { uid: owner.uid.clone(), resource_version: job.resource_version.clone() };
+        let parameters = PatchParams::default();
+        let job = match act {
+            JobAct::Mark { labels, annotations } => {
+                if let Err(guard) = owner_may_be_marked(&job.sight) {
+                    return Ok(refused(guard));
+                }
+                let patch = Patch::Merge(marks(&fence, labels, annotations));
+                call(jobs.patch(&owner.name, &parameters, &patch)).await?
+            }
+            JobAct::Fail { reason, message, stuck } => {
+                // Always afresh: nothing in the Job's version tells whether one of them has started.
+                let pods = self.owners.pods_of(namespace, &job).await?;
+                if let Err(guard) = job_may_fail(&job.sight, &pods, stuck) {
+                    return Ok(refused(guard));
+                }
+                // Conditions are merged by type; a JSON merge would replace the list.
+                let patch = Patch::Strategic(failure_target(&fence, reason, message));
+                call(jobs.patch_status(&owner.name, &parameters, &patch)).await?
+            }
+        };
+        self.owners.keep_job(&job, owner);
         Ok(DONE)
     }
 
@@ -230,6 +248,28 @@ impl<R: Refusals + Default> Applier<R> {
         call(pods.delete(name, &preconditions(&fence))).await?;
         Ok(DONE)
     }
+}
+
+/// What is done to a Job.
+#[derive(Clone, Copy)]
+enum JobAct<'a> {
+    Mark { labels: &'a Labels, annotations: &'a Labels },
+    Fail { reason: Reason, message: &'a str, stuck: &'a [String] },
+}
+
+fn failure_target(fence: &Fence, reason: Reason, message: &str) -> Value {
+    let now = Time(Timestamp::now());
+    json!({
+        "metadata": { "uid": fence.uid, "resourceVersion": fence.resource_version },
+        "status": { "conditions": [{
+            "type": "FailureTarget",
+            "status": "True",
+            "reason": reason.as_str(),
+            "message": message,
+            "lastProbeTime": now,
+            "lastTransitionTime": now,
+        }] },
+    })
 }
 
 const DONE: Outcome = Outcome::Done { fence: None };
@@ -278,8 +318,8 @@ pub(super) async fn call<T>(answer: impl Future<Output = Result<T, kube::Error>>
     }
 }
 
-fn outcome_of(error: CallError) -> Outcome {
-    let CallError::Kube(kube::Error::Api(status)) = &error else { return Outcome::Failed(error.to_string()) };
+fn outcome_of(error: &CallError) -> Outcome {
+    let CallError::Kube(kube::Error::Api(status)) = error else { return Outcome::Failed(error.to_string()) };
     match status.code {
         404 => Outcome::Gone,
         409 => Outcome::Conflict,

@@ -32,8 +32,8 @@ use crate::k8s::sight::Evidence;
 const QUEUE: usize = 512;
 /// Taken from the queue before anything else has its turn.
 const AT_ONCE: usize = 256;
-/// Effects under way. One takes 2 to 4 requests of some milliseconds each.
-const CONCURRENCY: usize = 16;
+/// Effects under way. One takes 1 to 3 requests of some milliseconds each.
+const CONCURRENCY: usize = 32;
 /// What comes within this time is planned together.
 const DEBOUNCE: Duration = Duration::from_millis(20);
 /// A change of nodes or policies concerns every task: looked at this seldom.
@@ -114,13 +114,13 @@ impl<R: Refusals + Default + Send + Sync + 'static> Controller<R> {
         let applier = Applier::new(client, world, self.events.clone(), Arc::clone(&self.metrics));
         let ledger = Ledger::new(self.settings.clone());
         let mut lead = Lead { controller: self, ledger, brakes, due: None, stage: Stage::Records };
-        let mut waiting: VecDeque<Planned> = VecDeque::new();
+        let mut waiting = Waiting::default();
         let mut under_way = FuturesUnordered::new();
         let mut ids: HashSet<EffectId> = HashSet::new();
         let mut took = Duration::ZERO;
         loop {
             while under_way.len() < CONCURRENCY
-                && let Some(planned) = waiting.pop_front()
+                && let Some(planned) = waiting.next()
             {
                 under_way.push(applier.apply(planned));
             }
@@ -149,7 +149,8 @@ impl<R: Refusals + Default + Send + Sync + 'static> Controller<R> {
                 () = tokio::time::sleep_until(due) => {
                     let Some(plan) = lead.plan() else { continue };
                     took = plan.took;
-                    waiting.extend(plan.plan.effects.into_iter().filter(|planned| ids.insert(planned.id.clone())));
+                    let effects = plan.plan.effects.into_iter();
+                    effects.filter(|planned| ids.insert(planned.id.clone())).for_each(|planned| waiting.add(planned));
                 }
                 // A watch ends only by a panic: begin again from nothing.
                 _ = watches.join_next() => return,
@@ -164,6 +165,32 @@ impl<R: Refusals + Default + Send + Sync + 'static> Controller<R> {
         for reason in EventReason::ALL {
             watches.spawn(watch_events(client.clone(), Arc::clone(metrics), reason, sender.clone()));
         }
+    }
+}
+
+/// Effects that have not begun. What ends a task goes before what begins another's end: of 500 tasks at once the first is
+/// failed after milliseconds, not after 500 records.
+#[derive(Debug, Default)]
+struct Waiting {
+    acts: VecDeque<Planned>,
+    others: VecDeque<Planned>,
+}
+
+impl Waiting {
+    fn add(&mut self, planned: Planned) {
+        let is_act = match planned.effect {
+            Effect::MarkOwner { .. } | Effect::FailJob { .. } | Effect::FailPod { .. } | Effect::EmitEvent(_) => true,
+            Effect::LookUpOwner { .. }
+            | Effect::JudgeTemplate { .. }
+            | Effect::WriteRecord { .. }
+            | Effect::RemoveRecord { .. }
+            | Effect::DeletePod { .. } => false,
+        };
+        if is_act { self.acts.push_back(planned) } else { self.others.push_back(planned) }
+    }
+
+    fn next(&mut self) -> Option<Planned> {
+        self.acts.pop_front().or_else(|| self.others.pop_front())
     }
 }
 

@@ -64,6 +64,7 @@ impl Election {
         let api: Api<Lease> = Api::namespaced(self.client.clone(), &self.namespace);
         let mut observed = Observed::default();
         let mut renewed: Option<Instant> = None;
+        let mut said = false;
         loop {
             let began = Instant::now();
             let limit = match renewed {
@@ -72,13 +73,19 @@ impl Election {
                 None => TIMEOUT,
             };
             match tokio::time::timeout(limit, self.try_hold(&api, &mut observed)).await {
-                Ok(Ok(Try::Held)) => renewed = Some(began),
+                Ok(Ok(Try::Held)) => {
+                    renewed = Some(began);
+                    said = false;
+                }
                 // Whatever we thought, we do not hold it.
-                Ok(Ok(Try::Another)) => renewed = None,
+                Ok(Ok(Try::Another)) => {
+                    renewed = None;
+                    said = false;
+                }
                 // Read again at the next try: until the deadline nobody else can hold it.
                 Ok(Ok(Try::Raced)) => {}
-                Ok(Err(error)) => tracing::warn!(%error, "lease not renewed"),
-                Err(_) => tracing::warn!("lease not renewed in time"),
+                Ok(Err(error)) => say(&mut said, &error.to_string()),
+                Err(_) => say(&mut said, "no answer in time"),
             }
             if renewed.is_some_and(|at| at.elapsed() >= DEADLINE) {
                 renewed = None;
@@ -145,6 +152,13 @@ impl Election {
         spec.holder_identity = None;
         spec.lease_duration_seconds = Some(1);
         won(api.replace(&self.name, &PostParams::default(), &lease).await).map(|_| ())
+    }
+}
+
+/// An error is said once, until a try succeeds.
+fn say(said: &mut bool, error: &str) {
+    if !std::mem::replace(said, true) {
+        tracing::warn!(error, "lease cannot be read or renewed, trying again");
     }
 }
 

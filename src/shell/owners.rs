@@ -3,7 +3,7 @@
 //! Enters: a reference to an owner. Leaves: the owner as it is now, with its pods where it is a Job; and the ruling on a
 //! Job's template. A kind that is not served or may not be read is unreadable, not an error: it is only reported on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
@@ -18,6 +18,7 @@ use super::world::World;
 use crate::core::pod::OwnerRef;
 use crate::core::policy::Action;
 use crate::core::refusal::Refusals;
+use crate::core::runtime::guard::any_pod_ran;
 use crate::core::runtime::sight::{OwnerSight, PodSight, PolicyMark, TemplateRuling, TemplateVerdict};
 use crate::core::runtime::task::is_job;
 use crate::core::verdict::{Finding, Judged, Question, Subject};
@@ -30,15 +31,42 @@ const PAGE: u32 = 500;
 /// How many kinds are remembered: those of `taskKinds` and of odd owners. Then all are asked for anew.
 const KINDS: usize = 256;
 
+/// How many Jobs are remembered between the effects of one task. Beyond that they are read again.
+const JOBS: usize = 4096;
+
+/// A Job as it was at a resourceVersion. Whoever writes under that version and succeeds has proved that it still was so:
+/// a kept read is as good as a fresh one, and where it is not, the write is refused.
+#[derive(Clone, Debug)]
+pub struct KeptJob {
+    /// Without a look at its pods.
+    pub sight: OwnerSight,
+    pub resource_version: String,
+    uid: String,
+    selector: Option<Selector>,
+}
+
+impl KeptJob {
+    fn of(job: &Job, owner: &OwnerRef) -> Self {
+        let selector = job.spec.as_ref().and_then(|spec| spec.selector.clone());
+        Self {
+            sight: sight::job(job, owner, &[]),
+            resource_version: job.metadata.resource_version.clone().unwrap_or_default(),
+            uid: job.metadata.uid.clone().unwrap_or_default(),
+            selector: selector.and_then(|selector| Selector::try_from(selector).ok()),
+        }
+    }
+}
+
 /// Reads owners of any kind, and remembers how kinds are served.
 pub struct Owners {
     client: Client,
     kinds: Mutex<BTreeMap<(String, String), (ApiResource, bool)>>,
+    jobs: Mutex<HashMap<String, KeptJob>>,
 }
 
 impl Owners {
     pub fn new(client: Client) -> Self {
-        Self { client, kinds: Mutex::default() }
+        Self { client, kinds: Mutex::default(), jobs: Mutex::default() }
     }
 
     /// An owner, and of a Job also whether its pods ran.
@@ -46,26 +74,66 @@ impl Owners {
         if !is_job(owner) {
             return self.read_other(namespace, owner).await;
         }
-        let Some(job) = self.job(namespace, owner).await? else { return Ok(not_found(namespace, owner)) };
-        let pods = pods_of(&self.client, namespace, &job).await?;
-        Ok(sight::job(&job, owner, &pods))
-    }
-
-    /// An owner without a look at its pods.
-    pub async fn read_alone(&self, namespace: &str, owner: &OwnerRef) -> Result<OwnerSight, CallError> {
-        if !is_job(owner) {
-            return self.read_other(namespace, owner).await;
+        let Some(job) = self.read_job(namespace, owner).await? else { return Ok(not_found(namespace, owner)) };
+        let pods = self.pods_of(namespace, &job).await?;
+        let OwnerSight::Found(mut facts) = job.sight else { return Ok(job.sight) };
+        if let Some(job) = &mut facts.job {
+            job.pod_ran = any_pod_ran(&pods);
         }
-        let job = self.job(namespace, owner).await?;
-        Ok(job.map_or_else(|| not_found(namespace, owner), |job| sight::job(&job, owner, &[])))
+        Ok(OwnerSight::Found(facts))
     }
 
-    async fn job(&self, namespace: &str, owner: &OwnerRef) -> Result<Option<Job>, CallError> {
+    /// A Job as it was when an effect last read or wrote it.
+    pub fn kept_job(&self, owner: &OwnerRef) -> Option<KeptJob> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).get(&owner.uid).cloned()
+    }
+
+    pub async fn read_job(&self, namespace: &str, owner: &OwnerRef) -> Result<Option<KeptJob>, CallError> {
         let api: Api<Job> = Api::namespaced(self.client.clone(), namespace);
-        call(api.get_opt(&owner.name)).await
+        let job = call(api.get_opt(&owner.name)).await?;
+        if job.is_none() {
+            self.jobs.lock().unwrap_or_else(PoisonError::into_inner).remove(&owner.uid);
+        }
+        Ok(job.map(|job| self.keep_job(&job, owner)))
     }
 
-    async fn read_other(&self, namespace: &str, owner: &OwnerRef) -> Result<OwnerSight, CallError> {
+    /// Remembers what a read or a write has brought.
+    pub fn keep_job(&self, job: &Job, owner: &OwnerRef) -> KeptJob {
+        let kept = KeptJob::of(job, owner);
+        let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        if jobs.len() >= JOBS {
+            jobs.clear();
+        }
+        // Of another Job with that name nothing is remembered: it is not the one that was asked for.
+        if matches!(kept.sight, OwnerSight::Found(_)) {
+            jobs.insert(owner.uid.clone(), kept.clone());
+        } else {
+            jobs.remove(&owner.uid);
+        }
+        kept
+    }
+
+    /// All pods that a Job controls, by its own selector (`manualSelector` may make it anything) and then by their owner.
+    pub async fn pods_of(&self, namespace: &str, job: &KeptJob) -> Result<Vec<PodSight>, CallError> {
+        let api: Api<WatchedPod> = Api::namespaced(self.client.clone(), namespace);
+        let mut parameters = ListParams::default().limit(PAGE);
+        if let Some(selector) = &job.selector {
+            parameters = parameters.labels_from(selector);
+        }
+        let mut pods = Vec::new();
+        loop {
+            let page = call(api.list(&parameters)).await?;
+            let ours = |pod: &PodSight| pod.facts.owner.as_ref().is_some_and(|owner| owner.uid == job.uid);
+            pods.extend(page.items.into_iter().map(sight::pod).filter(ours));
+            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => parameters = parameters.continue_token(&token),
+                None => return Ok(pods),
+            }
+        }
+    }
+
+    /// An owner of another kind.
+    pub async fn read_other(&self, namespace: &str, owner: &OwnerRef) -> Result<OwnerSight, CallError> {
         let unreadable = || OwnerSight::Unreadable { namespace: namespace.to_owned(), owner: owner.clone() };
         let Some(api) = self.api(namespace, owner).await? else { return Ok(unreadable()) };
         match call(api.get_opt(&owner.name)).await {
@@ -112,28 +180,6 @@ impl Owners {
 
 fn not_found(namespace: &str, owner: &OwnerRef) -> OwnerSight {
     OwnerSight::NotFound { namespace: namespace.to_owned(), owner: owner.clone() }
-}
-
-/// All pods that a Job controls, by its own selector (`manualSelector` may make it anything) and then by their owner.
-pub(super) async fn pods_of(client: &Client, namespace: &str, job: &Job) -> Result<Vec<PodSight>, CallError> {
-    let selector = job.spec.as_ref().and_then(|spec| spec.selector.clone());
-    let selector = selector.and_then(|selector| Selector::try_from(selector).ok());
-    let uid = job.metadata.uid.as_deref().unwrap_or_default();
-    let api: Api<WatchedPod> = Api::namespaced(client.clone(), namespace);
-    let mut parameters = ListParams::default().limit(PAGE);
-    if let Some(selector) = &selector {
-        parameters = parameters.labels_from(selector);
-    }
-    let mut pods = Vec::new();
-    loop {
-        let page = call(api.list(&parameters)).await?;
-        let ours = |pod: &PodSight| pod.facts.owner.as_ref().is_some_and(|owner| owner.uid == uid);
-        pods.extend(page.items.into_iter().map(sight::pod).filter(ours));
-        match page.metadata.continue_.filter(|token| !token.is_empty()) {
-            Some(token) => parameters = parameters.continue_token(&token),
-            None => return Ok(pods),
-        }
-    }
 }
 
 /// Judges a Job's template as if its pod were created now.

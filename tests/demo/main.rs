@@ -106,6 +106,7 @@ struct Figures {
 }
 
 fn play(flags: &Flags) -> Result<()> {
+    let _sole = stage::sole_run(NAME)?;
     let curtain = Curtain { keep: flags.keep };
     Cluster::down(NAME)?;
     let cluster = Cluster::up(&Options::named(NAME))?;
@@ -169,19 +170,6 @@ fn with(story: &Story<'_>, worker: &Worker) -> Result<Figures> {
     let policed = Instant::now();
     story.cluster.apply(POLICY)?;
 
-    story.wait("the worker's next create is refused");
-    let sentence = story.claim("the worker's next create is refused with a sentence that says what to do", || {
-        let sentence = until("a create is refused", 60, || Ok(worker.refusal()))?;
-        for part in [IMAGE, REMEDY, "agents"] {
-            ensure!(sentence.contains(part), "no {part:?} in: {sentence}");
-        }
-        Ok(sentence)
-    })?;
-    let told = ago(policed);
-    let attempts = worker.attempts() - attempts;
-    story.tell(&format!("Refused, {told} after the policy was applied. Word for word:"));
-    story.quote(&sentence);
-
     story.wait("the Job is Failed");
     let failed = story.claim("the Job is Failed, with the true cause and the remedy", || {
         let failed = until("the Job is Failed", 60, || story.job_condition(JOB, "Failed"))?;
@@ -190,8 +178,21 @@ fn with(story: &Story<'_>, worker: &Worker) -> Result<Figures> {
         ensure!(message.contains(IMAGE) && message.contains(REMEDY), "its message is {message:?}");
         Ok(failed)
     })?;
-    story.tell(&format!("Failed, {} after the policy was applied:", ago(policed)));
+    let told = ago(policed);
+    story.tell(&format!("Failed, {told} after the policy was applied:"));
     story.quote(&format!("{}: {}", text(&failed["reason"]), text(&failed["message"])));
+
+    story.wait("the worker's next create is refused");
+    let sentence = story.claim("the worker's next create is refused with a sentence that says what to do", || {
+        let sentence = until("a create is refused", 60, || Ok(worker.refusal()))?;
+        for part in [IMAGE, REMEDY, "agents"] {
+            ensure!(sentence.contains(part), "no {part:?} in: {sentence}");
+        }
+        Ok(sentence)
+    })?;
+    let attempts = worker.attempts() - attempts;
+    story.tell(&format!("Refused, {} after the policy was applied. Word for word:", ago(policed)));
+    story.quote(&sentence);
 
     story.wait("the dead pods are collected");
     story.claim("the dead pods are collected down to one, kept as evidence", || {

@@ -1,5 +1,6 @@
 //! What the demo and the tests on the real cluster share: Pullguard installed as a user would, and waits that end.
 
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -39,6 +40,18 @@ pub fn until<T>(what: &str, seconds: u64, mut ask: impl FnMut() -> Result<Option
             Ok(None) | Err(_) => sleep(POLL),
         }
     }
+}
+
+/// The right to the cluster of this name, as long as the file is held: a second run would take the first one's cluster away.
+pub fn sole_run(cluster: &str) -> Result<File> {
+    let folder = repository().join("target");
+    fs::create_dir_all(&folder)?;
+    let file = File::create(folder.join(format!("{cluster}.run")))?;
+    if file.try_lock().is_err() {
+        eprintln!("waiting until the other run on cluster {cluster} has ended");
+        until(&format!("the other run on cluster {cluster} has ended"), 1800, || Ok(file.try_lock().ok()))?;
+    }
+    Ok(file)
 }
 
 /// Loads the image on every node, applies the manifests, waits until both replicas are ready.

@@ -6,42 +6,25 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::super::cause::{FailureClass, Permanence};
+use super::super::cause::FailureClass;
+use super::super::image::ImageName;
 use super::super::policy::Policy;
 use super::super::reason::Reason;
-use super::brake::Level;
+use super::brake::{Failure, Level};
 use super::clock::ImageClock;
-use super::effect::{FailureState, RecordedFailure};
-use super::entry::{MOST_FAILURES, TaskEntry, key_of};
-use super::judge::{Bench, Judged, Ruling, classify_here, judge};
+use super::denied::Denied;
+use super::effect::FailureState;
+use super::entry::{TaskEntry, key_of};
+use super::findings::{Finding, MESSAGE_LIMIT, class_of, ruling};
+use super::judge::{Judged, LIST_LAG, Ruling};
 use super::ledger::Ledger;
-use super::moment::Moment;
+use super::moment::{later, next_second};
 use super::nodes::Reach;
 use super::notes::{Conviction, cut};
 use super::planner::{Cx, Desk};
-use super::pods::{Fate, PodEntry, Trouble};
-use super::rules::{Rules, remedy};
-use super::task::TaskKindOf;
-
-/// A record's message; conditions allow more, a terminal does not.
-const MESSAGE_LIMIT: usize = 1_000;
-
-/// One trouble of one pod of the task, judged.
-#[derive(Clone, Debug)]
-pub(super) struct Finding {
-    pub uid: String,
-    pub key: String,
-    pub judged: Option<Judged>,
-    /// When the image began to fail.
-    pub since: Moment,
-    /// How long this pod has waited for it.
-    pub waited: Duration,
-    pub braked: bool,
-    /// A main container of the pod ran: it is told of, never touched.
-    pub ran: bool,
-    /// The node has begun to list the image: the kubelet looks again within seconds.
-    pub healing: bool,
-}
+use super::pods::{Fate, PodEntry};
+use super::rules::Rules;
+use super::task::{Task, TaskId, TaskKey, TaskKindOf};
 
 /// What all findings amount to.
 #[derive(Clone, Debug)]
@@ -52,21 +35,6 @@ pub(super) enum Verdict {
     /// Permanent for these pods where they are, not for the task: uid and image.
     Stuck(Vec<(String, String)>),
     Permanent(Conviction),
-}
-
-/// Where the pods of a task can go.
-fn reach_of<'a>(entry: &TaskEntry, pod: &'a PodEntry) -> Reach<'a> {
-    match (&entry.task.kind, pod.sight.node.as_deref()) {
-        (TaskKindOf::BarePod { .. }, Some(node)) => Reach::Itself { pod: &pod.sight.facts, node },
-        (
-            TaskKindOf::BarePod { .. }
-            | TaskKindOf::Job(_)
-            | TaskKindOf::Listed(_)
-            | TaskKindOf::Label { .. }
-            | TaskKindOf::ReportOnly(_),
-            _,
-        ) => Reach::Like(&pod.sight.facts),
-    }
 }
 
 impl Ledger {
@@ -89,7 +57,7 @@ impl Ledger {
             return true;
         }
         self.tell_failed_pods(entry, &rules, desk);
-        let verdict = self.conclude(entry, &rules, &findings, &desk.cx);
+        let verdict = self.conclude(entry, &rules, &findings);
         match verdict {
             Verdict::Quiet => {}
             Verdict::Watching => self.keep_retrying(entry, &rules, &findings, desk),
@@ -179,98 +147,6 @@ impl Ledger {
         found
     }
 
-    fn find(&self, entry: &TaskEntry, rules: &Rules, policies: &[&Policy], cx: &Cx<'_>) -> Vec<Finding> {
-        let open = || {
-            let pods = entry.pods.iter().filter_map(|uid| self.pods.get_key_value(uid));
-            pods.filter(|(_, pod)| pod.fate == Fate::Open)
-        };
-        let failing_on = |class: FailureClass, key: &str| -> BTreeSet<String> {
-            let nodes = open().filter(|(_, pod)| {
-                pod.told().any(|trouble| {
-                    let told = classify_here(cx.setting.nodes, trouble, pod.sight.node.as_deref(), cx.wall);
-                    trouble.image_key == key && told.is_some_and(|(told, _, _)| told == class)
-                })
-            });
-            nodes.filter_map(|(_, pod)| pod.sight.node.clone()).collect()
-        };
-        let wall_of = |moment| self.pace.wall(moment);
-        let bench = Bench {
-            now: cx.now,
-            wall: cx.wall,
-            rules,
-            policies,
-            nodes: cx.setting.nodes,
-            brakes: &self.brakes,
-            starts: &self.starts,
-            wall_of: &wall_of,
-            failing_on: &failing_on,
-        };
-        open()
-            .flat_map(|(uid, pod)| pod.told().map(move |trouble| (uid, pod, trouble)))
-            .filter_map(|(uid, pod, trouble)| {
-                let clock = entry.clocks.get(&trouble.image_key)?;
-                let node = pod.sight.node.as_deref();
-                let judged = judge(&bench, trouble, clock, reach_of(entry, pod), node);
-                let lists = trouble.class() == Some(FailureClass::NeverPull)
-                    && judged.is_some_and(|judged| judged.permanence == Permanence::Unclear)
-                    && judged.is_some_and(|judged| judged.class == FailureClass::NeverPull);
-                Some(Finding {
-                    uid: uid.clone(),
-                    key: trouble.image_key.clone(),
-                    judged,
-                    since: clock.since(),
-                    waited: clock.waited_by(trouble, cx.now),
-                    braked: self.brakes.holding(&trouble.failure(node)) == Level::Outage,
-                    ran: pod.ran(),
-                    healing: lists,
-                })
-            })
-            .collect()
-    }
-
-    /// A pod that has waited for the whole grace is an attempt that came to nothing.
-    fn count_attempts(&mut self, entry: &mut TaskEntry, rules: &Rules, findings: &[Finding], cx: &Cx<'_>) {
-        for finding in findings {
-            let grace = rules.grace(class_of(finding));
-            if finding.braked || finding.ran {
-                continue;
-            }
-            if finding.waited >= grace {
-                if entry.count(&finding.uid) {
-                    self.counters.attempts = self.counters.attempts.saturating_add(1);
-                }
-                if let Some(pod) = self.pods.get_mut(&finding.uid) {
-                    pod.counted = true;
-                }
-            } else {
-                entry.wake = entry.wake.min(cx.now.plus(grace.saturating_sub(finding.waited)));
-            }
-        }
-    }
-
-    /// What the record will say of each image.
-    fn remember_findings(&self, entry: &mut TaskEntry, policies: &[&Policy], findings: &[Finding], cx: &Cx<'_>) {
-        for finding in findings {
-            let Some(pod) = self.pods.get(&finding.uid) else { continue };
-            let Some(trouble) = pod.told().find(|trouble| trouble.image_key == finding.key) else { continue };
-            let known = entry.failures.get(&finding.key);
-            let told_class = known.is_some_and(|known| known.class != FailureClass::Unknown);
-            // The first pod that told a cause speaks for the image, until the cause is another one.
-            if finding.judged.is_none() && (told_class || known.is_some()) {
-                continue;
-            }
-            let class = finding.judged.map_or(FailureClass::Unknown, |judged| judged.class);
-            if known.is_some_and(|known| known.class == class && known.pod != pod.sight.facts.name && told_class) {
-                continue;
-            }
-            if known.is_none() && entry.failures.len() >= MOST_FAILURES {
-                continue;
-            }
-            let failure = recorded(pod, trouble, finding, policies, entry, self, cx);
-            entry.failures.insert(finding.key.clone(), failure);
-        }
-    }
-
     fn plan_waking(&self, entry: &mut TaskEntry, rules: &Rules, findings: &[Finding], cx: &Cx<'_>) {
         for finding in findings {
             if let Some(Judged { ruling: Ruling::Wait { until: Some(until), .. }, .. }) = finding.judged {
@@ -293,8 +169,7 @@ impl Ledger {
             return;
         }
         let key = key_of(&record.image);
-        let (Some(failed_at), Ok(name)) = (record.failed_at, super::super::image::ImageName::parse(&record.image))
-        else {
+        let (Some(failed_at), Ok(name)) = (record.failed_at, ImageName::parse(&record.image)) else {
             return;
         };
         let Some(image) = name.reference() else { return };
@@ -303,7 +178,7 @@ impl Ledger {
         // Without a pod to ask for, only what this process has seen come is news: what a node listed when it was first
         // seen may have been there all the time, on a node that is none for this task.
         let after = match (reach, self.started) {
-            (None, Some(started)) => failed_at.max(super::moment::later(started, super::judge::LIST_LAG)),
+            (None, Some(started)) => failed_at.max(later(started, LIST_LAG)),
             (Some(_), _) | (None, None) => failed_at,
         };
         if !stuck && cx.setting.nodes.arrived(reach, image, after, cx.wall) {
@@ -311,7 +186,7 @@ impl Ledger {
         }
     }
 
-    fn conclude(&self, entry: &TaskEntry, rules: &Rules, findings: &[Finding], cx: &Cx<'_>) -> Verdict {
+    fn conclude(&self, entry: &TaskEntry, rules: &Rules, findings: &[Finding]) -> Verdict {
         let recorded = entry.permanent().filter(|record| record.reason != Reason::PodFailed);
         if let Some(record) = recorded {
             return Verdict::Permanent(Conviction {
@@ -352,21 +227,16 @@ impl Ledger {
         if !stuck.is_empty() {
             return Verdict::Stuck(stuck);
         }
-        let _ = cx;
         if findings.is_empty() { Verdict::Quiet } else { Verdict::Watching }
     }
 
     /// Whether a brake is on for an image that the task failed on, though no pod of it is there now.
     fn any_out(&self, entry: &TaskEntry) -> bool {
         entry.failures.values().any(|failure| {
-            let name = super::super::image::ImageName::parse(&failure.image).ok();
+            let name = ImageName::parse(&failure.image).ok();
             let host = name.as_ref().and_then(|name| name.reference()).map(|reference| reference.registry());
-            let failure = super::brake::Failure {
-                host,
-                node: Some(&failure.node),
-                image: &failure.image,
-                class: Some(failure.class),
-            };
+            let failure =
+                Failure { host, node: Some(&failure.node), image: &failure.image, class: Some(failure.class) };
             self.brakes.holding(&failure) == Level::Outage
         })
     }
@@ -397,10 +267,10 @@ impl Ledger {
     }
 
     /// A Job that admission has denied for too long is put on its way.
-    pub(super) fn fail_denied(&mut self, denied: super::denied::Denied, rules: Rules, cx: &Cx<'_>) {
-        let super::denied::Denied { namespace, job, since, image, message, remedy, policies, pod } = denied;
-        let id = super::task::TaskId { namespace, key: super::task::TaskKey::Owner { uid: job.uid.clone() } };
-        let task = super::task::Task { id: id.clone(), kind: TaskKindOf::Job(job) };
+    pub(super) fn fail_denied(&mut self, denied: Denied, rules: Rules, cx: &Cx<'_>) {
+        let Denied { namespace, job, since, image, message, remedy, policies, pod } = denied;
+        let id = TaskId { namespace, key: TaskKey::Owner { uid: job.uid.clone() } };
+        let task = Task { id: id.clone(), kind: TaskKindOf::Job(job) };
         let entry = self.tasks.entry(id.clone()).or_insert_with(|| TaskEntry::new(task, cx.now));
         if entry.denied.is_some() || entry.permanent().is_some() {
             return;
@@ -410,64 +280,12 @@ impl Ledger {
         record.image = image;
         record.message = cut(&message, MESSAGE_LIMIT);
         record.remedy = cut(&remedy, MESSAGE_LIMIT);
-        record.first_seen = Some(super::moment::next_second(self.pace.wall(since)));
+        record.first_seen = Some(next_second(self.pace.wall(since)));
         record.policies = policies.into_iter().map(|mark| mark.name).take(20).collect();
         entry.denied = Some(Box::new(record));
         entry.rules = Some(rules);
         entry.sample.get_or_insert(pod);
         entry.dirty = true;
         self.records.insert((id.namespace.clone(), entry.record_name.clone()), id);
-    }
-}
-
-pub(super) fn ruling(finding: &Finding) -> Option<Ruling> {
-    finding.judged.map(|judged| judged.ruling)
-}
-
-/// `Unknown` where no cause was told: the grace of all others.
-pub(super) fn class_of(finding: &Finding) -> FailureClass {
-    finding.judged.map_or(FailureClass::Unknown, |judged| judged.class)
-}
-
-fn recorded(
-    pod: &PodEntry,
-    trouble: &Trouble,
-    finding: &Finding,
-    policies: &[&Policy],
-    entry: &TaskEntry,
-    ledger: &Ledger,
-    cx: &Cx<'_>,
-) -> RecordedFailure {
-    let class = class_of(finding);
-    let permanence = finding.judged.map_or(Permanence::Transient, |judged| judged.permanence);
-    let told = trouble.cause.as_ref().map(|(cause, _)| cause);
-    let image = Some(trouble.symptom.image.as_str());
-    let mut message = match told {
-        // The inventory knows better than the kubelet's words.
-        Some(cause) if cause.class == class => cause.summary.clone(),
-        Some(_) => class.summary().to_owned(),
-        None => "the kubelet does not tell the cause".to_owned(),
-    };
-    let ours = match told {
-        Some(cause) if cause.class == class => cause.remedy.clone(),
-        Some(_) | None => class.remedy(image),
-    };
-    if let Some(secret) = &pod.missing_secret {
-        message = format!("{message}; {secret}");
-    }
-    let first = entry.clocks.get(&finding.key).map(|clock| ledger.pace.wall(clock.since()));
-    RecordedFailure {
-        image: trouble.symptom.image.clone(),
-        class,
-        permanence,
-        message: cut(&message, MESSAGE_LIMIT),
-        remedy: cut(&remedy(policies, trouble.reference(), &ours), MESSAGE_LIMIT),
-        container: trouble.symptom.container.clone(),
-        pod: pod.sight.facts.name.clone(),
-        node: pod.sight.node.clone().unwrap_or_default(),
-        pull_policy: Some(trouble.symptom.pull_policy),
-        pull_secrets: pod.sight.facts.pull_secrets.clone(),
-        first_seen: first.map(super::moment::next_second),
-        last_seen: Some(super::moment::next_second(cx.wall)),
     }
 }

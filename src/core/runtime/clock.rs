@@ -5,8 +5,13 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::moment::Moment;
 use super::pods::Trouble;
+
+/// By how much the clocks of two machines may differ: what started a little before it began to fail started after.
+const SKEW: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Debug)]
 pub(super) struct ImageClock {
@@ -16,6 +21,7 @@ pub(super) struct ImageClock {
     floor: Moment,
     firm_since: Option<Moment>,
     not_found: Option<(Moment, Moment)>,
+    last_start: Option<Timestamp>,
     pub last: Moment,
     /// A pod waits for it now.
     pub open: bool,
@@ -23,7 +29,7 @@ pub(super) struct ImageClock {
 
 impl ImageClock {
     pub fn new(since: Moment, now: Moment) -> Self {
-        Self { since, floor: since, firm_since: None, not_found: None, last: now, open: false }
+        Self { since, floor: since, firm_since: None, not_found: None, last_start: None, last: now, open: false }
     }
 
     pub fn since(&self) -> Moment {
@@ -51,9 +57,16 @@ impl ImageClock {
         }
     }
 
-    /// The last time it began anew, if ever.
-    pub fn restarted_at(&self) -> Moment {
-        self.floor
+    /// A container of the image has started: the clock begins anew from there. The same start is told again and again, and
+    /// counts once. True: it was news.
+    pub fn start(&mut self, wall: Timestamp, at: Moment) -> bool {
+        let news = self.last_start.is_none_or(|last| wall > last) && at.plus(SKEW) >= self.since();
+        if news {
+            self.last_start = Some(wall);
+            // Not from now on: a ledger that learns of it late must come to the same time as one that saw it.
+            self.restart(at.max(self.floor));
+        }
+        news
     }
 
     pub fn restart(&mut self, now: Moment) {

@@ -18,9 +18,6 @@ use super::sight::RecordSight;
 use super::symptoms::image_key;
 use super::task::Task;
 
-/// By how much the clocks of two machines may differ.
-const SKEW: Duration = Duration::from_secs(10);
-
 /// As the record keeps.
 pub(super) const MOST_FAILURES: usize = 10;
 pub(super) const MOST_COUNTED: usize = 100;
@@ -169,14 +166,9 @@ impl TaskEntry {
     }
 
     /// A container of an image that the task fails on has started.
-    pub fn heed_start(&mut self, note: &StartNote, pace: &Pace, now: Moment) {
-        let start = pace.at(note.at);
+    pub fn heed_start(&mut self, note: &StartNote, pace: &Pace) {
         if let Some(clock) = self.clocks.get_mut(&note.image) {
-            // Clocks of machines differ: what started a little before it began to fail started after.
-            if start.plus(SKEW) >= clock.since() && start.plus(SKEW) >= clock.restarted_at() {
-                clock.restart(now);
-                self.dirty = true;
-            }
+            self.dirty |= clock.start(note.at, pace.at(note.at));
         }
         let Some(record) = self.record.as_ref().map(|sight| &sight.record) else { return };
         let after = match record.state {

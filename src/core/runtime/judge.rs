@@ -41,8 +41,9 @@ pub enum Waits {
     Firmness,
     /// Containers of the same repository started meanwhile.
     OthersStarted,
-    /// The node has listed the image for a short while: the kubelet looks again within seconds.
-    JustListed,
+    /// The node has listed the image for a short while: the kubelet looks again within seconds. So much longer, and it is
+    /// no lateness.
+    JustListed(Duration),
     /// A brake is on.
     Brake(Level),
 }
@@ -96,10 +97,11 @@ pub(super) fn classify_here(
         && let (Some(node), Some(image)) = (node, trouble.reference())
         && let Some(since) = nodes.listed_since(node, image)
     {
-        return Some(if elapsed(since, wall) >= LIST_LAG {
+        let listed = elapsed(since, wall);
+        return Some(if listed >= LIST_LAG {
             (FailureClass::NeverPullNoAccess, FailureClass::NeverPullNoAccess.permanence(), doubt)
         } else {
-            (FailureClass::NeverPull, Permanence::Unclear, Some(Waits::JustListed))
+            (FailureClass::NeverPull, Permanence::Unclear, Some(Waits::JustListed(LIST_LAG.saturating_sub(listed))))
         });
     }
     Some((cause.class, cause.permanence, doubt))
@@ -130,8 +132,10 @@ fn rule(
     node: Option<&str>,
     (class, permanence, doubt): (FailureClass, Permanence, Option<Waits>),
 ) -> Ruling {
-    if let Some(doubt) = doubt {
-        return wait(doubt, None);
+    match doubt {
+        Some(Waits::JustListed(rest)) => return wait(Waits::JustListed(rest), Some(bench.now.plus(rest))),
+        Some(doubt) => return wait(doubt, None),
+        None => {}
     }
     match (permanence, class) {
         (Permanence::Permanent, _)

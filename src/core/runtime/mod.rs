@@ -14,7 +14,9 @@
 //! | `brake`, `caps` | when not to act, and how much at most |
 //! | `judge` | whether a failure is permanent, and for whom |
 //! | `ledger` | the state: takes in sights and outcomes |
-//! | `plan`, `acts` | the next step of each task, as effects |
+//! | `plan`, `planner` | every task that asks for it is looked at; what is bounded |
+//! | `findings`, `acts`, `steps`, `collecting`, `records`, `telling` | the next step of a task, as an effect |
+//! | `outcomes` | how it went |
 //! | `guard` | the last look before an act, on a fresh read |
 //! | `recreation` | what admission must know of failed tasks |
 //! | `denied` | Jobs whose pods our own webhook refuses |
@@ -22,12 +24,15 @@
 
 mod acts;
 pub mod brake;
+mod braking;
 pub mod caps;
 mod clock;
+mod collecting;
 mod denied;
 pub mod effect;
 mod entry;
 pub mod explain;
+mod findings;
 pub mod guard;
 pub mod judge;
 pub mod ledger;
@@ -38,6 +43,7 @@ mod outcomes;
 pub mod plan;
 mod planner;
 mod pods;
+mod records;
 pub mod recreation;
 pub mod rules;
 pub mod sight;

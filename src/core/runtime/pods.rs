@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use super::super::cause::{Cause, FailureClass, Permanence};
 use super::super::image::ImageReference;
 use super::brake::Failure;
+use super::effect::{Fence, ObjectRef};
 use super::moment::Moment;
 use super::sight::PodSight;
 use super::symptoms::{Symptom, Told, may_have_run};
@@ -142,6 +143,20 @@ impl PodEntry {
 
     pub fn ran(&self) -> bool {
         may_have_run(&self.sight)
+    }
+
+    pub fn fence(&self) -> Fence {
+        Fence { uid: self.sight.uid.clone(), resource_version: self.sight.resource_version.clone() }
+    }
+
+    pub fn object(&self) -> ObjectRef {
+        ObjectRef {
+            api_version: "v1".to_owned(),
+            kind: "Pod".to_owned(),
+            namespace: self.sight.facts.namespace.clone(),
+            name: self.sight.facts.name.clone(),
+            uid: self.sight.uid.clone(),
+        }
     }
 
     /// Still open, and at least one container says now that it waits for its image.

@@ -3,21 +3,19 @@
 //! Enters: a verdict. Leaves: the next effect of the task, and only that: whatever depends on it waits for its outcome. What
 //! was done already is read from the record, the owner and the pods, so that a ledger that begins in the middle goes on.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::super::policy::FailOwner;
 use super::super::reason::Reason;
-use super::acts::Finding;
 use super::effect::{Effect, EventAction, FailureState};
 use super::entry::TaskEntry;
+use super::findings::Finding;
 use super::guard::{Guard, job_is_open};
 use super::judge::Ruling;
 use super::ledger::{Ledger, Step};
 use super::moment::{elapsed, whole_second};
 use super::notes::Conviction;
 use super::planner::{Cx, Desk, OWNER_FRESH};
-use super::pods::Fate;
 use super::rules::Rules;
 use super::sight::OwnerSight;
 use super::task::TaskKindOf;
@@ -26,8 +24,6 @@ use super::task::TaskKindOf;
 const LATER: Duration = Duration::from_secs(30);
 /// A record so old, of a task without stuck pods, is done with: nothing of it is tried again after a restart.
 const SETTLED: Duration = Duration::from_secs(600);
-/// A kept pod that has not failed by then has a dead kubelet: it would hold CPU and quota.
-const DEAD_KUBELET: Duration = Duration::from_secs(60);
 
 /// What can be done for a task that is permanently failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +52,7 @@ impl Ledger {
     ) {
         let due = findings
             .iter()
-            .any(|finding| desk.cx.now.since(finding.since) >= rules.grace(super::acts::class_of(finding)) / 2);
+            .any(|finding| desk.cx.now.since(finding.since) >= rules.grace(super::findings::class_of(finding)) / 2);
         if !due && entry.record.as_ref().is_none_or(|sight| sight.record.state != FailureState::Retrying) {
             return;
         }
@@ -295,8 +291,8 @@ impl Ledger {
             .filter(|finding| finding.key == conviction.key && !finding.ran && !finding.healing && !finding.braked)
             .filter(|finding| {
                 let Some(pod) = self.pods.get(&finding.uid) else { return false };
-                let grace = rules.grace(super::acts::class_of(finding));
-                let concluded = match super::acts::ruling(finding) {
+                let grace = rules.grace(super::findings::class_of(finding));
+                let concluded = match super::findings::ruling(finding) {
                     Some(Ruling::Task | Ruling::Node) => true,
                     Some(Ruling::Wait { .. }) | None => false,
                 };
@@ -350,147 +346,6 @@ impl Ledger {
         };
         self.emit(format!("{}/fail", entry.tag()), (Some(&id), &id.namespace), Step::FailJob, effect, desk);
         false
-    }
-
-    /// Record, then the pods in place, then an Event for each.
-    fn fail_pods(
-        &mut self,
-        entry: &mut TaskEntry,
-        rules: &Rules,
-        state: FailureState,
-        uids: &[String],
-        conviction: &Conviction,
-        desk: &mut Desk<'_>,
-    ) {
-        if !rules.audits() && !self.want_record(entry, rules, state, Reason::PodFailed, Some(conviction), desk) {
-            return;
-        }
-        if rules.audits() {
-            return self.tell_would_fail(entry, rules, uids, &conviction.key, desk);
-        }
-        for uid in uids {
-            if let Some(pod) = self.pods.get_mut(uid) {
-                pod.failed_for = Some(conviction.key.clone());
-            }
-            self.fail_pod(entry, uid, None, desk);
-        }
-    }
-
-    /// Fails a pod in place. True: that is done.
-    fn fail_pod(
-        &mut self,
-        entry: &mut TaskEntry,
-        uid: &str,
-        marks: Option<(BTreeMap<String, String>, BTreeMap<String, String>)>,
-        desk: &mut Desk<'_>,
-    ) -> bool {
-        let Some(pod) = self.pods.get_mut(uid) else { return true };
-        if pod.fate != Fate::Open {
-            return true;
-        }
-        if pod.sight.active_deadline == Some(1) {
-            pod.failed_at.get_or_insert(desk.cx.now);
-        }
-        if pod.failed_at.is_some() {
-            return true;
-        }
-        if pod.wait_until > desk.cx.now {
-            entry.wake = entry.wake.min(pod.wait_until);
-            return false;
-        }
-        let (labels, annotations) = marks.unwrap_or_default();
-        let effect = Effect::FailPod {
-            namespace: pod.sight.facts.namespace.clone(),
-            name: pod.sight.facts.name.clone(),
-            fence: pod.fence(),
-            labels,
-            annotations,
-        };
-        let id = entry.task.id.clone();
-        let step = Step::FailPod { uid: uid.to_owned() };
-        self.emit(format!("{}/fail-pod/{uid}", entry.tag()), (Some(&id), &id.namespace), step, effect, desk);
-        false
-    }
-
-    /// The pods of a failed task, the newest first: the dead ones and those that are condemned.
-    fn of_the_failed(&self, entry: &TaskEntry, condemned: &[String]) -> Vec<String> {
-        let mut pods: Vec<_> = entry
-            .pods
-            .iter()
-            .filter_map(|uid| self.pods.get_key_value(uid))
-            .filter(|(uid, pod)| !pod.collected && (pod.fate == Fate::Dead || condemned.contains(uid)))
-            .map(|(uid, pod)| (std::cmp::Reverse(pod.sight.created), uid.clone()))
-            .collect();
-        pods.sort();
-        pods.into_iter().map(|(_, uid)| uid).collect()
-    }
-
-    /// The newest pods are kept as evidence: labelled and failed in place. True: they are.
-    fn fail_kept(
-        &mut self,
-        entry: &mut TaskEntry,
-        rules: &Rules,
-        condemned: &[String],
-        conviction: &Conviction,
-        desk: &mut Desk<'_>,
-    ) -> bool {
-        let failed_at = entry.permanent().and_then(|record| record.failed_at).unwrap_or(whole_second(desk.cx.wall));
-        let mut done = true;
-        for uid in self.of_the_failed(entry, condemned).into_iter().take(rules.keep_pods as usize) {
-            let marks = (Conviction::labels(), conviction.annotations(failed_at));
-            let put_off = self.pods.get(&uid).is_some_and(|pod| pod.wait_until > desk.cx.now);
-            done &= self.fail_pod(entry, &uid, Some(marks), desk) || put_off;
-        }
-        done
-    }
-
-    /// Deletes all but the kept ones, and tells when all is done.
-    fn collect(
-        &mut self,
-        entry: &mut TaskEntry,
-        rules: &Rules,
-        findings: &[Finding],
-        condemned: &[String],
-        conviction: &Conviction,
-        desk: &mut Desk<'_>,
-    ) {
-        if findings.iter().any(|finding| finding.braked) {
-            return;
-        }
-        let mut pending = false;
-        let id = entry.task.id.clone();
-        let mut kept = 0;
-        for uid in self.of_the_failed(entry, condemned) {
-            let Some(pod) = self.pods.get(&uid) else { continue };
-            let may_stay = match (&entry.task.kind, pod.fate) {
-                // Its own controller looks after the dead ones; a pending one would hold CPU and quota.
-                (TaskKindOf::Listed(_), fate) => fate == Fate::Dead,
-                (_, Fate::Dead) => true,
-                (_, Fate::Open | Fate::Gone) => pod.failed_at.is_none_or(|at| desk.cx.now.since(at) < DEAD_KUBELET),
-            };
-            if kept < rules.keep_pods && may_stay {
-                kept += 1;
-                if let Some(at) = pod.failed_at.filter(|_| pod.fate == Fate::Open) {
-                    entry.wake = entry.wake.min(at.plus(DEAD_KUBELET));
-                }
-                continue;
-            }
-            pending = true;
-            if pod.wait_until > desk.cx.now {
-                entry.wake = entry.wake.min(pod.wait_until);
-                continue;
-            }
-            let effect = Effect::DeletePod {
-                namespace: pod.sight.facts.namespace.clone(),
-                name: pod.sight.facts.name.clone(),
-                fence: pod.fence(),
-            };
-            let step = Step::Delete { uid: uid.clone() };
-            self.emit(format!("{}/delete/{uid}", entry.tag()), (Some(&id), &id.namespace), step, effect, desk);
-        }
-        if !pending {
-            self.tell_collected(entry, rules, conviction, desk);
-        }
     }
 }
 

@@ -1,34 +1,22 @@
-//! The steps that tell: records and Events.
+//! The Events of a task: each once, under a name that a second leader or a restart would give it too.
 //!
-//! Enters: what a task has come to. Leaves: a record if the one in the cluster says otherwise, and each Event once.
+//! Enters: what a task has come to. Leaves: an Event, if it was not told.
 
 use std::time::Duration;
 
 use super::super::reason::Reason;
-use super::acts::Finding;
-use super::effect::{Effect, EventAction, EventDraft, EventType, FailureState, Fence, ObjectRef, Record};
+use super::effect::{Effect, EventAction, EventDraft, EventType, ObjectRef, Record};
 use super::entry::TaskEntry;
 use super::ledger::{Ledger, Step};
-use super::moment::{Pace, elapsed, later, next_second, whole_second};
 use super::notes::{Conviction, note};
-use super::planner::{Cx, Desk};
+use super::planner::Desk;
 use super::pods::PodEntry;
 use super::rules::Rules;
-use super::sight::OwnerSight;
 use super::steps::Way;
 use super::task::object_of;
 
-/// As long as a record stays after its end.
-const KEPT: Duration = Duration::from_secs(24 * 3600);
-/// No pod of a task has failed for so long, or for its grace: it is no longer failing.
-const QUIET: Duration = Duration::from_secs(15 * 60);
-/// Between two updates of one record that only bring its numbers up to date.
-const AT_MOST_EVERY: Duration = Duration::from_secs(5);
 /// Between two Events about collected pods of one task.
 const COLLECT_TOLD: Duration = Duration::from_secs(300);
-/// By how much a record's clock may differ from ours without being written again.
-const CLOCK_DIFFERENCE: Duration = Duration::from_secs(5);
-const MOST_POLICIES: usize = 20;
 
 /// One Event about a task.
 struct Telling {
@@ -41,181 +29,7 @@ struct Telling {
     text: String,
 }
 
-impl PodEntry {
-    pub(super) fn fence(&self) -> Fence {
-        Fence { uid: self.sight.uid.clone(), resource_version: self.sight.resource_version.clone() }
-    }
-
-    pub(super) fn object(&self) -> ObjectRef {
-        ObjectRef {
-            api_version: "v1".to_owned(),
-            kind: "Pod".to_owned(),
-            namespace: self.sight.facts.namespace.clone(),
-            name: self.sight.facts.name.clone(),
-            uid: self.sight.uid.clone(),
-        }
-    }
-}
-
-impl TaskEntry {
-    /// What the task is named by in effect ids.
-    pub(super) fn tag(&self) -> String {
-        format!("{}/{}", self.task.id.namespace, self.record_name)
-    }
-
-    /// A conviction about one image, from what was last told of it.
-    pub(super) fn about(&self, key: &str, reason: Reason) -> Option<Conviction> {
-        let failure = self.failures.get(key)?;
-        Some(Conviction {
-            reason,
-            class: Some(failure.class),
-            image: failure.image.clone(),
-            key: key.to_owned(),
-            message: failure.message.clone(),
-            remedy: failure.remedy.clone(),
-        })
-    }
-
-    /// The image that has failed the longest.
-    pub(super) fn suspect(&self) -> Option<Conviction> {
-        let clocks = self.clocks.iter().filter(|(key, _)| self.failures.contains_key(*key));
-        let (key, _) = clocks.min_by_key(|(key, clock)| (!clock.open, clock.since(), *key))?;
-        self.about(key, Reason::PullRetrying)
-    }
-
-    /// What the record should say.
-    pub(super) fn draft(
-        &self,
-        rules: &Rules,
-        state: FailureState,
-        reason: Reason,
-        conviction: Option<&Conviction>,
-        cx: &Cx<'_>,
-        pace: &Pace,
-    ) -> Record {
-        let now = whole_second(cx.wall);
-        let known = self.record.as_ref().map(|sight| &sight.record);
-        let suspect = conviction.cloned().or_else(|| self.suspect());
-        let first = self.clocks.values().map(super::clock::ImageClock::since).min();
-        let failures = self.failures.iter().map(|(key, failure)| {
-            let since = self.clocks.get(key).map(|clock| next_second(pace.wall(clock.since())));
-            super::effect::RecordedFailure { first_seen: since.or(failure.first_seen), ..failure.clone() }
-        });
-        let failed_at = match state {
-            FailureState::PermanentlyFailed => known.and_then(|known| known.failed_at).or(Some(now)),
-            FailureState::Retrying | FailureState::Resolved => None,
-        };
-        let mut policies: Vec<String> = rules.policies.iter().map(|mark| mark.name.clone()).collect();
-        policies.truncate(MOST_POLICIES);
-        Record {
-            namespace: self.task.id.namespace.clone(),
-            name: self.record_name.clone(),
-            task: self.task.task_ref(),
-            maker: known.and_then(|known| known.maker.clone()),
-            state,
-            reason,
-            class: suspect.as_ref().and_then(|suspect| suspect.class),
-            image: suspect.as_ref().map(|suspect| suspect.image.clone()).unwrap_or_default(),
-            message: suspect.as_ref().map(|suspect| suspect.message.clone()).unwrap_or_default(),
-            remedy: suspect.map(|suspect| suspect.remedy).unwrap_or_default(),
-            policies,
-            first_seen: first.map(|first| next_second(pace.wall(first))),
-            failed_at,
-            expires_at: failed_at.map(|at| later(at, rules.expiry)),
-            resolved_at: None,
-            attempts: self.attempts,
-            counted_pods: self.counted.iter().cloned().collect(),
-            pods_collected: self.collected,
-            failures: failures.collect(),
-        }
-    }
-}
-
-/// Whether a record says something else than it should, of what anybody reads it for.
-fn differs(known: &Record, wanted: &Record) -> bool {
-    let images = |record: &Record| -> Vec<(String, super::super::cause::FailureClass)> {
-        record.failures.iter().map(|failure| (failure.image.clone(), failure.class)).collect()
-    };
-    let clock = match (known.first_seen, wanted.first_seen) {
-        (Some(known), Some(wanted)) => elapsed(known, wanted) > CLOCK_DIFFERENCE,
-        (None, Some(_)) => true,
-        (_, None) => false,
-    };
-    clock
-        || known.class != wanted.class
-        || known.image != wanted.image
-        || known.maker != wanted.maker
-        || known.attempts != wanted.attempts
-        || known.pods_collected != wanted.pods_collected
-        || images(known) != images(wanted)
-}
-
 impl Ledger {
-    fn maker(&self, entry: &TaskEntry) -> Option<&super::super::pod::OwnerRef> {
-        match self.owners.get(&entry.task.owner()?.uid).map(|known| &known.sight) {
-            Some(OwnerSight::Found(facts)) => facts.controller.as_ref(),
-            Some(OwnerSight::NotFound { .. } | OwnerSight::Unreadable { .. }) | None => None,
-        }
-    }
-
-    /// Whether the record in the cluster says this. If not, it is written.
-    pub(super) fn want_record(
-        &mut self,
-        entry: &mut TaskEntry,
-        rules: &Rules,
-        state: FailureState,
-        reason: Reason,
-        conviction: Option<&Conviction>,
-        desk: &mut Desk<'_>,
-    ) -> bool {
-        let known = entry.record.as_ref().filter(|sight| sight.record.state == state && sight.record.reason == reason);
-        // Once it is said that the task has failed for good, the record stays what it is.
-        if known.is_some() && state == FailureState::PermanentlyFailed {
-            return true;
-        }
-        let mut wanted = match &entry.denied {
-            Some(denied) => (**denied).clone(),
-            None => entry.draft(rules, state, reason, conviction, &desk.cx, &self.pace),
-        };
-        if let Some(maker) = self.maker(entry) {
-            wanted.maker = Some(format!("{}/{}", maker.kind, maker.name));
-        }
-        if let Some(known) = known {
-            let class = wanted.class.unwrap_or(super::super::cause::FailureClass::Unknown);
-            let pause = (rules.grace(class) / 2).max(AT_MOST_EVERY);
-            let recently = entry.recorded_at.is_some_and(|at| desk.cx.now.since(at) < pause);
-            if recently || !differs(&known.record, &wanted) {
-                return true;
-            }
-            // It is said already; only its numbers are behind.
-            self.write_record(entry, wanted, desk);
-            return true;
-        }
-        self.write_record(entry, wanted, desk);
-        false
-    }
-
-    pub(super) fn write_record(&mut self, entry: &mut TaskEntry, record: Record, desk: &mut Desk<'_>) {
-        if entry.retry_at > desk.cx.now {
-            entry.wake = entry.wake.min(entry.retry_at);
-            return;
-        }
-        if entry.record.as_ref().is_some_and(|sight| sight.deleting) {
-            return;
-        }
-        let fence = entry
-            .record
-            .as_ref()
-            .map(|sight| Fence { uid: sight.uid.clone(), resource_version: sight.resource_version.clone() });
-        let id = entry.task.id.clone();
-        // One at a time, whatever it says: the next one needs the fence that this one brings.
-        let name = format!("{}/record", entry.tag());
-        let before = entry.record.as_ref().map(|sight| sight.record.state);
-        let step = Step::Record { record: Box::new(record.clone()), before };
-        let effect = Effect::WriteRecord { fence, record: Box::new(record) };
-        self.emit(name, (Some(&id), &id.namespace), step, effect, desk);
-    }
-
     /// Tells once. True: it is told.
     pub(super) fn tell(
         &mut self,
@@ -446,84 +260,7 @@ impl Ledger {
         }
     }
 
-    /// The failure is over. True: the record is on its way to say so.
-    pub(super) fn resolve(
-        &mut self,
-        entry: &mut TaskEntry,
-        findings: &[Finding],
-        rules: &Rules,
-        desk: &mut Desk<'_>,
-    ) -> bool {
-        let Some(sight) = entry.record.as_ref().filter(|sight| sight.record.state != FailureState::Resolved) else {
-            entry.over = false;
-            return false;
-        };
-        let retrying = sight.record.state == FailureState::Retrying;
-        if rules.audits() || (retrying && !findings.is_empty()) {
-            // In the one case nothing is written; in the other another pod still waits.
-            entry.over = false;
-            return false;
-        }
-        let record = Record {
-            state: FailureState::Resolved,
-            reason: Reason::PullResolved,
-            resolved_at: Some(whole_second(desk.cx.wall)),
-            expires_at: None,
-            ..sight.record.clone()
-        };
-        self.write_record(entry, record, desk);
-        true
-    }
-
-    /// Ends what has an end: records after a day, clocks after the grace. False: nothing is left to keep.
-    pub(super) fn keep_house(&mut self, entry: &mut TaskEntry, desk: &mut Desk<'_>) -> bool {
-        let grace = entry.rules.as_ref().map_or(QUIET, Rules::longest_grace);
-        let idle = entry
-            .idle_since
-            .filter(|_| entry.pods.iter().all(|uid| !self.pods.get(uid).is_some_and(PodEntry::is_stuck)));
-        let quiet = idle.is_some_and(|since| desk.cx.now.since(since) >= QUIET.max(grace));
-        let audits = entry.rules.as_ref().is_some_and(Rules::audits);
-        if entry.tell_resolved && !audits {
-            self.tell_resolved(entry, desk);
-        }
-        if let Some(sight) = &entry.record {
-            let record = &sight.record;
-            let end = match record.state {
-                FailureState::Resolved => record.resolved_at,
-                FailureState::PermanentlyFailed => record.failed_at.filter(|_| idle.is_some()),
-                FailureState::Retrying => None,
-            };
-            if end.is_some_and(|end| elapsed(end, desk.cx.wall) >= KEPT)
-                && !sight.deleting
-                && entry.retry_at <= desk.cx.now
-            {
-                let fence = Fence { uid: sight.uid.clone(), resource_version: sight.resource_version.clone() };
-                let id = entry.task.id.clone();
-                let effect =
-                    Effect::RemoveRecord { namespace: id.namespace.clone(), name: entry.record_name.clone(), fence };
-                let name = format!("{}/remove", entry.tag());
-                self.emit(name, (Some(&id), &id.namespace), Step::Remove, effect, desk);
-            } else if record.state == FailureState::Retrying && quiet && !audits {
-                let resolved = Record {
-                    state: FailureState::Resolved,
-                    reason: Reason::PullResolved,
-                    resolved_at: Some(whole_second(desk.cx.wall)),
-                    ..record.clone()
-                };
-                self.write_record(entry, resolved, desk);
-            }
-        } else if quiet {
-            entry.clocks.retain(|_, clock| clock.open);
-            let clocks = &entry.clocks;
-            entry.failures.retain(|key, _| clocks.contains_key(key));
-        }
-        let dead_end = entry.steps.owner_gone && entry.pods.is_empty() && entry.record.is_none();
-        let empty =
-            entry.pods.is_empty() && entry.clocks.is_empty() && entry.record.is_none() && entry.denied.is_none();
-        !(empty || dead_end) || entry.tell_resolved
-    }
-
-    fn tell_resolved(&mut self, entry: &mut TaskEntry, desk: &mut Desk<'_>) {
+    pub(super) fn tell_resolved(&mut self, entry: &mut TaskEntry, desk: &mut Desk<'_>) {
         let (Some(rules), Some(sight)) = (entry.rules.clone(), entry.record.as_ref()) else {
             entry.tell_resolved = false;
             return;
@@ -540,18 +277,6 @@ impl Ledger {
         };
         if self.tell_about(entry, &rules, telling, desk) {
             entry.tell_resolved = false;
-        }
-    }
-}
-
-impl TaskEntry {
-    fn record_object(&self) -> ObjectRef {
-        ObjectRef {
-            api_version: "pullguard.dev/v1alpha1".to_owned(),
-            kind: "PullFailure".to_owned(),
-            namespace: self.task.id.namespace.clone(),
-            name: self.record_name.clone(),
-            uid: self.record.as_ref().map(|sight| sight.uid.clone()).unwrap_or_default(),
         }
     }
 }

@@ -561,3 +561,20 @@ fn what_it_costs_is_counted() {
     }
     assert!(waited >= std::time::Duration::from_secs(60), "{waited:?}");
 }
+
+#[test]
+fn when_the_attempts_are_used_up_a_pod_that_has_just_begun_still_gets_its_grace() {
+    let mut world = World::new(rules());
+    for round in 0..5 {
+        let name = format!("p{round}");
+        world.put(pod(&name, "registry.example/x:1", world.second).labelled("task", "t").network());
+        world.pass(12);
+        world.delete(&format!("uid-{name}"));
+    }
+    world.put(pod("last", "registry.example/x:1", world.second).labelled("task", "t").network());
+    world.pass(30);
+    assert_eq!(world.only_record().record.reason, Reason::PullRetriesExhausted);
+    assert!(world.acts().is_empty(), "it may start yet");
+    world.pass(60);
+    assert_eq!(world.pods["uid-last"].phase, Phase::Failed);
+}
