@@ -151,8 +151,10 @@ async fn ended(what: &'static str, task: impl Future<Output = ()> + Send) -> Res
 
 /// An API server that is not there yet is waited for: at a cluster's start everything comes up at once.
 async fn connect() -> Result<Client> {
-    let config =
+    let mut config =
         kube::Config::infer().await.context("no kubeconfig and no service account: where is the API server?")?;
+    // An effect is fenced to what was read: whoever tries again must read again, and that is the plan's to say.
+    config.default_retry = false;
     let client = Client::try_from(config).context("the configuration of the API server cannot be used")?;
     let mut wait = Duration::from_millis(500);
     loop {

@@ -56,6 +56,12 @@ pub struct Applier<R> {
     owners: Owners,
 }
 
+impl<R> std::fmt::Debug for Applier<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Applier").finish_non_exhaustive()
+    }
+}
+
 impl<R: Refusals + Default> Applier<R> {
     /// `client` must not retry by itself.
     pub fn new(client: Client, world: Arc<World<R>>, events: Events, metrics: Arc<Metrics>) -> Self {

@@ -34,6 +34,16 @@ pub struct Election {
     pub identity: String,
 }
 
+impl std::fmt::Debug for Election {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Election")
+            .field("namespace", &self.namespace)
+            .field("name", &self.name)
+            .field("identity", &self.identity)
+            .finish_non_exhaustive()
+    }
+}
+
 /// What is known of the lease: who wrote it last, and when that was seen.
 #[derive(Debug, Default)]
 struct Observed {

@@ -64,6 +64,12 @@ pub struct Owners {
     jobs: Mutex<HashMap<String, KeptJob>>,
 }
 
+impl std::fmt::Debug for Owners {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Owners").finish_non_exhaustive()
+    }
+}
+
 impl Owners {
     pub fn new(client: Client) -> Self {
         Self { client, kinds: Mutex::default(), jobs: Mutex::default() }

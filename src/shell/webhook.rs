@@ -165,22 +165,24 @@ fn send(answer: &Answer<'_>) -> Response {
 }
 
 /// A review that is to be judged, or the answer that it has already.
-fn open<'a>(body: &'a [u8], own_namespace: &str) -> Result<(Envelope<'a>, Inquiry), Response> {
-    let envelope = Envelope::parse(body).map_err(|bad| match Answer::bad_review(&bad) {
-        Some(answer) => send(&answer),
-        None => Refusal::new(StatusCode::BAD_REQUEST, bad.to_string()).into_response(),
+fn open<'a>(body: &'a [u8], own_namespace: &str) -> Result<(Envelope<'a>, Inquiry), Box<Response>> {
+    let envelope = Envelope::parse(body).map_err(|bad| {
+        Box::new(match Answer::bad_review(&bad) {
+            Some(answer) => send(&answer),
+            None => Refusal::new(StatusCode::BAD_REQUEST, bad.to_string()).into_response(),
+        })
     })?;
     match envelope.submitted().inquire(own_namespace) {
         Ok(Ok(inquiry)) => Ok((envelope, inquiry)),
-        Ok(Err(Exemption::OtherKind)) => Err(send(&Answer::unknown_kind(&envelope))),
+        Ok(Err(Exemption::OtherKind)) => Err(Box::new(send(&Answer::unknown_kind(&envelope)))),
         Ok(Err(
             Exemption::Namespace
             | Exemption::Operation
             | Exemption::Mirror
             | Exemption::Controlled
             | Exemption::ImagesUnchanged,
-        )) => Err(send(&Answer::allowed(&envelope))),
-        Err(error) => Err(send(&Answer::bad_object(&envelope, &error))),
+        )) => Err(Box::new(send(&Answer::allowed(&envelope)))),
+        Err(error) => Err(Box::new(send(&Answer::bad_object(&envelope, &error)))),
     }
 }
 
@@ -198,7 +200,7 @@ impl<R: Refusals + Default + Send + Sync + 'static> Desk<R> {
         let start = Instant::now();
         let (envelope, inquiry) = match guarded(|| open(&body, &webhook.own_namespace))? {
             Ok(opened) => opened,
-            Err(answered) => return Ok(answered),
+            Err(answered) => return Ok(*answered),
         };
         let left = timeout.saturating_sub(arrived.elapsed()).saturating_sub(RESERVE);
         let namespace = webhook.namespace(&inquiry.pod.namespace, left.min(LOOKUP_TIME)).await;

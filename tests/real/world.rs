@@ -43,6 +43,11 @@ impl World {
         let cluster = Cluster::up(&Options::named(NAME))?;
         if nodes_possible() {
             stage::install(&cluster)?;
+            // Each scenario has bad images of its own: together, within five minutes, they would be an outage, and nothing
+            // would be declared permanent. The demo runs with the product's own bounds.
+            let bound = "PULLGUARD_BRAKE_IMAGES=500";
+            cluster.kubectl_ok(&["set", "env", "deployment/pullguard", "--namespace=pullguard", bound])?;
+            stage::wait_installed(&cluster)?;
         } else {
             let crds = repository().join("manifests/base/crds.yaml");
             cluster.kubectl_ok(&["apply", "--server-side", "-f", &crds.display().to_string()])?;

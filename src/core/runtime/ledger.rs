@@ -153,11 +153,6 @@ impl Ledger {
         self.pods.len()
     }
 
-    /// The uids of the pods that are kept.
-    pub fn kept_pods(&self) -> impl Iterator<Item = &str> {
-        self.pods.keys().map(String::as_str)
-    }
-
     /// How many tasks are kept.
     pub fn tasks_kept(&self) -> usize {
         self.tasks.len()

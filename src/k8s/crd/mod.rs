@@ -3,7 +3,9 @@
 pub mod failure;
 pub mod policy;
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray,
+};
 use kube::CustomResourceExt;
 
 pub use failure::{PullFailure, PullFailureSpec, PullFailureStatus};
@@ -16,5 +18,26 @@ pub fn definitions() -> [CustomResourceDefinition; 2] {
         // The derive gives whatever has a status a subresource; here one record is one write.
         version.subresources = None;
     }
-    [NodeImagePolicy::crd(), failure]
+    let mut definitions = [NodeImagePolicy::crd(), failure];
+    for definition in &mut definitions {
+        for version in &mut definition.spec.versions {
+            if let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
+                use_known_formats(schema);
+            }
+        }
+    }
+    definitions
+}
+
+/// The API server warns of formats that only Rust has; the minimum of 0 stays.
+fn use_known_formats(schema: &mut JSONSchemaProps) {
+    if schema.format.as_deref() == Some("uint32") {
+        schema.format = Some("int64".to_owned());
+    }
+    schema.properties.iter_mut().flatten().for_each(|(_, property)| use_known_formats(property));
+    match schema.items.as_mut() {
+        Some(JSONSchemaPropsOrArray::Schema(item)) => use_known_formats(item),
+        Some(JSONSchemaPropsOrArray::Schemas(items)) => items.iter_mut().for_each(use_known_formats),
+        None => {}
+    }
 }
