@@ -87,7 +87,7 @@ impl<R: Refusals + Default> Applier<R> {
             }
             Effect::JudgeTemplate { namespace, job } => {
                 let found = call(self.jobs(namespace).get_opt(&job.name)).await?;
-                let verdict = judge(&self.world, namespace, job, found.as_ref(), Timestamp::now());
+                let verdict = judge(&self.world, namespace, job, found.as_ref(), self.world.now());
                 return Ok((Some(Read::Verdict(verdict)), DONE));
             }
             Effect::WriteRecord { fence, record } => self.write_record(fence.as_ref(), record).await?,
@@ -204,7 +204,7 @@ impl<R: Refusals + Default> Applier<R> {
                     return Ok(refused(guard));
                 }
                 // Conditions are merged by type; a JSON merge would replace the list.
-                let patch = Patch::Strategic(failure_target(&fence, reason, message));
+                let patch = Patch::Strategic(failure_target(&fence, reason, message, self.world.now()));
                 call(jobs.patch_status(&owner.name, &parameters, &patch)).await?
             }
         };
@@ -263,8 +263,8 @@ enum JobAct<'a> {
     Fail { reason: Reason, message: &'a str, stuck: &'a [String] },
 }
 
-fn failure_target(fence: &Fence, reason: Reason, message: &str) -> Value {
-    let now = Time(Timestamp::now());
+fn failure_target(fence: &Fence, reason: Reason, message: &str, now: Timestamp) -> Value {
+    let now = Time(now);
     json!({
         "metadata": { "uid": fence.uid, "resourceVersion": fence.resource_version },
         "status": { "conditions": [{

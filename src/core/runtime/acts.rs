@@ -22,7 +22,7 @@ use super::moment::{later, next_second};
 use super::nodes::Reach;
 use super::notes::{Conviction, cut};
 use super::planner::{Cx, Desk};
-use super::pods::{Fate, PodEntry};
+use super::pods::{Fate, PodEntry, Trouble};
 use super::rules::Rules;
 use super::task::{Task, TaskId, TaskKey, TaskKindOf};
 
@@ -57,7 +57,7 @@ impl Ledger {
             return true;
         }
         self.tell_failed_pods(entry, &rules, desk);
-        let verdict = self.conclude(entry, &rules, &findings);
+        let verdict = self.conclude(entry, &rules, &findings, &desk.cx);
         match verdict {
             Verdict::Quiet => {}
             Verdict::Watching => self.keep_retrying(entry, &rules, &findings, desk),
@@ -102,10 +102,9 @@ impl Ledger {
                 }
             };
             if given_up {
-                let brakes = &self.brakes;
-                let braked = pod
-                    .told()
-                    .any(|trouble| brakes.holding(&trouble.failure(pod.sight.node.as_deref())) == Level::Outage);
+                let (brakes, node) = (&self.brakes, pod.sight.node.as_deref());
+                let holding = |trouble: &Trouble| brakes.holding(&trouble.failure(node, cx.setting.nodes, cx.wall));
+                let braked = pod.told().any(|trouble| holding(trouble) == Level::Outage);
                 if !braked && entry.count(&uid) {
                     self.counters.attempts = self.counters.attempts.saturating_add(1);
                 }
@@ -186,7 +185,7 @@ impl Ledger {
         }
     }
 
-    fn conclude(&self, entry: &TaskEntry, rules: &Rules, findings: &[Finding]) -> Verdict {
+    fn conclude(&self, entry: &TaskEntry, rules: &Rules, findings: &[Finding], cx: &Cx<'_>) -> Verdict {
         let recorded = entry.permanent().filter(|record| record.reason != Reason::PodFailed);
         if let Some(record) = recorded {
             return Verdict::Permanent(Conviction {
@@ -212,7 +211,7 @@ impl Ledger {
         if let Some(first) = for_task.min_by_key(|finding| (finding.since, &finding.key)) {
             return self.convict(entry, &first.key, Reason::PullPermanentlyFailed);
         }
-        let braked = findings.iter().any(|finding| finding.braked) || self.any_out(entry);
+        let braked = findings.iter().any(|finding| finding.braked) || self.any_out(entry, cx);
         if entry.attempts >= rules.max_attempts && !braked && !entry.failures.is_empty() {
             let key = self.exhausted_by(entry, findings);
             if let Some(key) = key {
@@ -231,12 +230,17 @@ impl Ledger {
     }
 
     /// Whether a brake is on for an image that the task failed on, though no pod of it is there now.
-    fn any_out(&self, entry: &TaskEntry) -> bool {
+    fn any_out(&self, entry: &TaskEntry, cx: &Cx<'_>) -> bool {
         entry.failures.values().any(|failure| {
             let name = ImageName::parse(&failure.image).ok();
-            let host = name.as_ref().and_then(|name| name.reference()).map(|reference| reference.registry());
-            let failure =
-                Failure { host, node: Some(&failure.node), image: &failure.image, class: Some(failure.class) };
+            let reference = name.as_ref().and_then(|name| name.reference());
+            let failure = Failure {
+                host: reference.map(|reference| reference.registry()),
+                node: Some(&failure.node),
+                image: &failure.image,
+                class: Some(failure.class),
+                lost: reference.is_some_and(|image| cx.setting.nodes.has_lost(&failure.node, image, cx.wall)),
+            };
             self.brakes.holding(&failure) == Level::Outage
         })
     }

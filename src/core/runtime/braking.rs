@@ -12,20 +12,25 @@ use super::effect::{Effect, EffectId, EventAction, EventDraft, EventType, Object
 use super::ledger::{Flight, Ledger, Step};
 use super::moment::Moment;
 use super::notes::note;
-use super::planner::Desk;
+use super::planner::{Cx, Desk};
 use super::pods::Fate;
 
 /// Between two Events about one cap.
 pub(super) const CAP_TOLD: Duration = Duration::from_secs(600);
 
 impl Ledger {
+    /// The brakes hear of every pod that has changed, before it is assigned to a task.
+    pub(super) fn feed_brakes(&mut self, cx: &Cx<'_>) {
+        for pod in self.dirty_pods.iter().filter_map(|uid| self.pods.get(uid)).filter(|pod| pod.fate == Fate::Open) {
+            for trouble in pod.told() {
+                let failure = trouble.failure(pod.sight.node.as_deref(), cx.setting.nodes, cx.wall);
+                self.brakes.failed(&failure, cx.now);
+            }
+        }
+    }
+
     pub(super) fn work_brakes(&mut self, everything: bool, desk: &mut Desk<'_>) {
         if everything {
-            for pod in self.pods.values().filter(|pod| pod.fate == Fate::Open) {
-                for trouble in pod.told() {
-                    self.brakes.failed(&trouble.failure(pod.sight.node.as_deref()), desk.cx.now);
-                }
-            }
             for (policy, image) in self.denied.by_policy() {
                 self.brakes.denied(policy, image, desk.cx.now);
             }

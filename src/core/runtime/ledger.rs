@@ -224,10 +224,6 @@ impl Ledger {
         if changed {
             entry.dirty = true;
             for trouble in entry.troubles.values() {
-                let failure = trouble.failure(entry.sight.node.as_deref());
-                if trouble.silent_since.is_none() && entry.fate == Fate::Open {
-                    self.brakes.failed(&failure, moment);
-                }
                 let watched = self.watched.entry(entry.sight.facts.namespace.clone()).or_default();
                 watched.insert(trouble.image_key.clone());
             }
