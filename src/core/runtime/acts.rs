@@ -16,10 +16,10 @@ use super::denied::Denied;
 use super::effect::FailureState;
 use super::entry::{TaskEntry, key_of};
 use super::findings::{Finding, MESSAGE_LIMIT, class_of, ruling};
-use super::judge::{Judged, LIST_LAG, Ruling};
+use super::judge::{Judged, Ruling};
 use super::ledger::Ledger;
-use super::moment::{later, next_second};
-use super::nodes::Reach;
+use super::moment::next_second;
+use super::nodes::{Before, Reach};
 use super::notes::{Conviction, cut};
 use super::planner::{Cx, Desk};
 use super::pods::{Fate, PodEntry, Trouble};
@@ -52,7 +52,7 @@ impl Ledger {
         self.count_attempts(entry, &rules, &findings, &desk.cx);
         self.remember_findings(entry, &policies, &findings, &desk.cx);
         self.plan_waking(entry, &rules, &findings, &desk.cx);
-        self.resolve_arrivals(entry, &findings, &desk.cx);
+        heed_arrival(entry, &policies, &findings, &desk.cx);
         if entry.over && self.resolve(entry, &findings, &rules, desk) {
             return true;
         }
@@ -158,30 +158,6 @@ impl Ledger {
         }
         if !findings.is_empty() {
             entry.wake = entry.wake.max(cx.now.plus(Duration::from_millis(20)));
-        }
-    }
-
-    /// The image of a `NeverPull` has newly come to a node that the task's pods could go to.
-    fn resolve_arrivals(&self, entry: &mut TaskEntry, findings: &[Finding], cx: &Cx<'_>) {
-        let Some(record) = entry.permanent() else { return };
-        if record.class != Some(FailureClass::NeverPull) || record.reason == Reason::PodFailed {
-            return;
-        }
-        let key = key_of(&record.image);
-        let (Some(failed_at), Ok(name)) = (record.failed_at, ImageName::parse(&record.image)) else {
-            return;
-        };
-        let Some(image) = name.reference() else { return };
-        let stuck = findings.iter().any(|finding| finding.key == key && !finding.healing);
-        let reach = entry.sample.as_ref().map(Reach::Like);
-        // Without a pod to ask for, only what this process has seen come is news: what a node listed when it was first
-        // seen may have been there all the time, on a node that is none for this task.
-        let after = match (reach, self.started) {
-            (None, Some(started)) => failed_at.max(later(started, LIST_LAG)),
-            (Some(_), _) | (None, None) => failed_at,
-        };
-        if !stuck && cx.setting.nodes.arrived(reach, image, after, cx.wall) {
-            entry.over = true;
         }
     }
 
@@ -291,5 +267,37 @@ impl Ledger {
         entry.sample.get_or_insert(pod);
         entry.dirty = true;
         self.records.insert((id.namespace.clone(), entry.record_name.clone()), id);
+    }
+}
+
+/// Where another pod of a task could go, by the one that is remembered of it; a bare pod stays where it is.
+fn reach_of_task(entry: &TaskEntry) -> Option<Reach<'_>> {
+    let pod = entry.sample.as_ref()?;
+    match &entry.task.kind {
+        TaskKindOf::BarePod { .. } => Some(Reach::Itself { pod, node: pod.placement.node_name.as_deref()? }),
+        TaskKindOf::Job(_) | TaskKindOf::Listed(_) | TaskKindOf::Label { .. } | TaskKindOf::ReportOnly(_) => {
+            Some(Reach::Like(pod))
+        }
+    }
+}
+
+/// The image of a `NeverPull` has newly come to a node that the task's pods could go to. Where they could go is not known
+/// without a pod to ask for: then nothing has come.
+fn heed_arrival(entry: &mut TaskEntry, policies: &[&Policy], findings: &[Finding], cx: &Cx<'_>) {
+    let Some(record) = entry.permanent() else { return };
+    if record.class != Some(FailureClass::NeverPull) || record.reason == Reason::PodFailed {
+        return;
+    }
+    let key = key_of(&record.image);
+    let (Some(failed_at), Ok(name)) = (record.failed_at, ImageName::parse(&record.image)) else {
+        return;
+    };
+    let (Some(image), Some(reach)) = (name.reference(), reach_of_task(entry)) else { return };
+    // A task whose attempts are used up may have failed on one node beside another that held the image.
+    let proven = record.reason == Reason::PullPermanentlyFailed;
+    let before = if proven { Before::Absent(policies) } else { Before::Unknown };
+    let stuck = findings.iter().any(|finding| finding.key == key && !finding.healing);
+    if !stuck && cx.setting.nodes.arrived(reach, image, failed_at, before, cx.wall) {
+        entry.over = true;
     }
 }

@@ -135,7 +135,6 @@ pub struct Ledger {
     /// Where the last plan came to its bound: the next one begins there.
     pub(super) cursor: Option<TaskId>,
     pub(super) looked_through: Option<Moment>,
-    pub(super) started: Option<Timestamp>,
 }
 
 impl Ledger {
@@ -159,7 +158,6 @@ impl Ledger {
     }
 
     pub(super) fn tick(&mut self, now: Timestamp) -> Moment {
-        self.started.get_or_insert(now);
         self.pace.tick(now)
     }
 
