@@ -4,7 +4,6 @@
 //! are done. All of it can be made again from pods, owner and record, only later.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::Duration;
 
 use super::super::cause::Permanence;
 use super::super::image::ImageName;
@@ -13,6 +12,7 @@ use super::clock::ImageClock;
 use super::effect::{FailureState, ObjectRef, Record, RecordedFailure};
 use super::ledger::StartNote;
 use super::moment::{Moment, Pace};
+use super::patience::{Patience, pause};
 use super::rules::Rules;
 use super::sight::RecordSight;
 use super::symptoms::image_key;
@@ -48,6 +48,8 @@ pub(super) struct TaskEntry {
     pub retry_at: Moment,
     /// In a row, for the back-off.
     pub setbacks: u32,
+    /// Of its Events: that they cannot be told holds up nothing else.
+    pub telling: Patience,
     /// When to look at it again, if nothing changes.
     pub wake: Moment,
     pub dirty: bool,
@@ -103,6 +105,7 @@ impl TaskEntry {
             steps: Steps::default(),
             retry_at: now,
             setbacks: 0,
+            telling: Patience::default(),
             wake: now,
             dirty: true,
             idle_since: None,
@@ -220,8 +223,7 @@ impl TaskEntry {
 
     pub fn set_back(&mut self, now: Moment) {
         self.setbacks = self.setbacks.saturating_add(1);
-        let seconds = 1_u64 << self.setbacks.saturating_sub(1).min(6);
-        self.retry_at = now.plus(Duration::from_secs(seconds.min(60)));
+        self.retry_at = now.plus(pause(self.setbacks));
         self.wake = self.wake.min(self.retry_at);
     }
 }

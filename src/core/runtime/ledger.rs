@@ -19,6 +19,7 @@ use super::denied::DeniedJobs;
 use super::effect::{EffectId, FailureState, Record};
 use super::entry::TaskEntry;
 use super::moment::{Moment, Pace, elapsed};
+use super::patience::Patience;
 use super::pods::{EarlyWords, Fate, PodEntry, Starts};
 use super::sight::{
     ContainerState, DenialSight, EventSight, EverStarted, OwnerSight, Phase, PodSight, RecordSight, TemplateVerdict,
@@ -122,6 +123,8 @@ pub struct Ledger {
     pub(super) brakes: Brakes,
     pub(super) denied: DeniedJobs,
     pub(super) flights: BTreeMap<EffectId, Flight>,
+    /// Reads for no task that have failed.
+    pub(super) unread: BTreeMap<EffectId, Patience>,
     pub(super) acts: Meter,
     pub(super) tells: Meter,
     pub(super) reads: Meter,

@@ -330,6 +330,7 @@ impl Ledger {
         self.owners.retain(|uid, known| {
             owners.contains(uid.as_str()) || of_pods.contains(uid.as_str()) || now.since(known.read_at) < SILENCE
         });
+        self.unread.retain(|_, patience| now.since(patience.until) < LOST);
         self.cap_told.retain(|_, told| now.since(*told) < CAP_TOLD);
         self.keep_stories();
     }
@@ -378,6 +379,12 @@ impl Ledger {
     ) -> bool {
         let (id, now) = (EffectId(id), desk.cx.now);
         if self.flights.contains_key(&id) {
+            return false;
+        }
+        if let (Step::Read, Some(patience)) = (&step, self.unread.get(&id))
+            && patience.until > now
+        {
+            desk.out.wake(patience.until);
             return false;
         }
         let caps = self.settings.caps;

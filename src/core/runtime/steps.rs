@@ -86,6 +86,10 @@ impl Ledger {
                 true
             }
             Some(OwnerSight::Found(_) | OwnerSight::Unreadable { .. }) => true,
+            None if entry.retry_at > desk.cx.now => {
+                entry.wake = entry.wake.min(entry.retry_at);
+                false
+            }
             None => {
                 let (job, id) = (job.clone(), entry.task.id.clone());
                 self.look_up(Some(&id), id.namespace.clone(), job, desk);

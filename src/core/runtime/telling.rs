@@ -64,6 +64,10 @@ impl Ledger {
         if entry.steps.told.contains(&what) {
             return true;
         }
+        if entry.telling.until > desk.cx.now {
+            entry.wake = entry.wake.min(entry.telling.until);
+            return false;
+        }
         let audit = rules.audits();
         let id = entry.task.id.clone();
         let failed_at = entry.permanent().and_then(|record| record.failed_at).map_or(0, |at| at.as_second());

@@ -7,6 +7,7 @@ mod explain;
 mod faults;
 mod laws;
 mod nodescoped;
+mod outage;
 mod recreation;
 mod scale;
 mod world;
