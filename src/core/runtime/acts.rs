@@ -206,7 +206,7 @@ impl Ledger {
     }
 
     /// Whether a brake is on for an image that the task failed on, though no pod of it is there now.
-    fn any_out(&self, entry: &TaskEntry, cx: &Cx<'_>) -> bool {
+    pub(super) fn any_out(&self, entry: &TaskEntry, cx: &Cx<'_>) -> bool {
         entry.failures.values().any(|failure| {
             let name = ImageName::parse(&failure.image).ok();
             let reference = name.as_ref().and_then(|name| name.reference());

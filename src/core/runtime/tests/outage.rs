@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use crate::core::runtime::effect::{Effect, Outcome};
+use crate::core::reason::Reason;
+use crate::core::runtime::effect::{Effect, FailureState, Outcome};
 use crate::core::runtime::ledger::News;
-use crate::core::runtime::sight::DenialSight;
+use crate::core::runtime::sight::{DenialSight, Phase};
 
 use super::world::*;
 
@@ -73,4 +74,37 @@ fn an_event_that_finds_no_room_is_offered_with_patience_and_holds_up_no_act() {
     assert!(world.jobs[&job.uid].condition.is_some(), "failed in its time");
     world.pass(90);
     assert_eq!(world.told().len(), 1, "of the end, not of what came before it: {:?}", world.told());
+}
+
+#[test]
+fn dead_pods_are_not_deleted_while_their_registry_is_out() {
+    let mut world = World::new(rules());
+    let words = not_found_words("registry.example/app:1");
+    world.put(pod("p0", "registry.example/app:1", 0).labelled("task", "t").not_found());
+    world.change("p0", |pod| pod.backs_off(&words));
+    world.pass(61);
+    world.change("p0", |pod| pod.not_found());
+    world.pass(2);
+    assert_eq!(world.only_record().record.state, FailureState::PermanentlyFailed);
+    assert_eq!(world.pods["uid-p0"].phase, Phase::Failed, "kept as evidence");
+    for index in 0..6 {
+        let image = format!("registry.example/other{index}:1");
+        world.put(pod(&format!("q{index}"), &image, world.second).labelled("task", &format!("o{index}")).network());
+    }
+    world.pass(1);
+    assert!(world.told().contains(&Reason::BrakeEngaged));
+    // A newer one dies by itself: of the two, one is too many.
+    world.put(pod("p1", "registry.example/app:1", world.second).labelled("task", "t").not_found());
+    world.pass(1);
+    world.change("p1", |mut pod| {
+        pod.phase = Phase::Failed;
+        pod
+    });
+    world.pass(100);
+    assert_eq!(world.deletes(), 0);
+    (0..6).for_each(|index| world.delete(&format!("uid-q{index}")));
+    world.pass(700);
+    assert!(world.told().contains(&Reason::BrakeReleased));
+    let left: Vec<&str> = world.pods.keys().map(String::as_str).collect();
+    assert_eq!(left, ["uid-p1"], "the outage is over");
 }
