@@ -232,10 +232,12 @@ impl Brakes {
         }
     }
 
-    /// A Job under a policy whose pods are denied: an image of it, by which jobs of one maker are one.
+    /// A Job under a policy whose pods are denied: an image of it, by which jobs of one maker are one. It counts as long as
+    /// it is denied: that many images at once are the policy's doing, however long, and a policy is easily mended, a failed
+    /// Job is not.
     pub(super) fn denied(&mut self, policy: &str, image: &str, now: Moment) {
         if let Some(site) = self.site(Place::Policy(policy.to_owned())) {
-            note(&mut site.images, image, true, now);
+            note(&mut site.images, image, false, now);
         }
     }
 
