@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::super::cause::Permanence;
+use super::super::cause::{FailureClass, Permanence};
 use super::super::image::ImageName;
 use super::super::pod::PodFacts;
 use super::clock::ImageClock;
@@ -187,6 +187,37 @@ impl TaskEntry {
         }
     }
 
+    /// A pod of the namespace, of whatever task, has started a container of the image that a registry did not give to
+    /// this task: its own pods cannot show that it does now, for they are refused.
+    pub fn heed_others(&mut self, notes: &BTreeMap<(String, String, String), StartNote>) {
+        let Some(record) = self.permanent() else { return };
+        let proof = record.class.map_or(Proof::None, proof_of);
+        let Some(failed_at) = record.failed_at.filter(|_| proof != Proof::None) else { return };
+        let (namespace, image) = (&self.task.id.namespace, key_of(&record.image));
+        let mut secrets: Option<Vec<String>> = record
+            .failures
+            .iter()
+            .find(|failure| failure.image == record.image)
+            .map(|failure| failure.pull_secrets.clone());
+        if let Some(secrets) = &mut secrets {
+            secrets.sort();
+        }
+        let proves = |note: &StartNote| match proof {
+            Proof::None => false,
+            Proof::Anybody => true,
+            Proof::SameSecrets => secrets.as_ref() == Some(&note.pod.pull_secrets),
+        };
+        let first = (namespace.clone(), image.clone(), String::new());
+        let mut started = notes
+            .range(first..)
+            .take_while(|((of_namespace, of_image, _), _)| of_namespace == namespace && *of_image == image)
+            .map(|(_, note)| note);
+        if started.any(|note| note.at > failed_at && proves(note)) {
+            self.over = true;
+            self.dirty = true;
+        }
+    }
+
     /// The failure is over: the next one has its own attempts and its own grace.
     pub fn begin_anew(&mut self, now: Moment) {
         let (record, collected, told) = (self.record.take(), self.collected, self.collected_told);
@@ -231,4 +262,36 @@ impl TaskEntry {
 /// The key of an image as it is written.
 pub(super) fn key_of(written: &str) -> String {
     image_key(ImageName::parse(written).ok().as_ref(), written)
+}
+
+/// Whose start of an image shows that a task that failed on it may be tried again, besides the task's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Proof {
+    /// It is true of one node, of the name itself, or it passes without anybody's doing.
+    None,
+    /// The registry says no to whoever comes with these secrets.
+    SameSecrets,
+    /// The registry has it now.
+    Anybody,
+}
+
+const fn proof_of(class: FailureClass) -> Proof {
+    match class {
+        FailureClass::NotFound | FailureClass::NotFoundOrDenied => Proof::Anybody,
+        FailureClass::Unauthorized => Proof::SameSecrets,
+        FailureClass::NeverPull
+        | FailureClass::NeverPullNoAccess
+        | FailureClass::InvalidName
+        | FailureClass::RateLimited
+        | FailureClass::Network
+        | FailureClass::RegistryError
+        | FailureClass::Tls
+        | FailureClass::PlatformMismatch
+        | FailureClass::DiskFull
+        | FailureClass::CorruptImage
+        | FailureClass::NodeThrottle
+        | FailureClass::InspectFailed
+        | FailureClass::SignatureInvalid
+        | FailureClass::Unknown => Proof::None,
+    }
 }

@@ -223,7 +223,11 @@ impl Ledger {
                 task.dirty = true;
             }
         }
-        for note in std::mem::take(&mut self.notes).into_values() {
+        let notes = std::mem::take(&mut self.notes);
+        if !notes.is_empty() {
+            self.tasks.values_mut().for_each(|task| task.heed_others(&notes));
+        }
+        for note in notes.into_values() {
             let Governance::Rules(rules) = Self::govern(cx, &note.pod) else { continue };
             let identity = identify(&note.pod, &note.uid, &rules, &|owner| self.above(owner));
             let Identity::Task(task) = identity else { continue };

@@ -1,9 +1,11 @@
 //! What counts as the arrival of an image, and what does not: that a node lists it is no news by itself.
 
+use crate::core::cause::FailureClass;
 use crate::core::inventory::{Inventory, InventorySettings};
 use crate::core::node::NodeFacts;
 use crate::core::reason::Reason;
 use crate::core::runtime::effect::FailureState;
+use crate::core::runtime::sight::PodSight;
 
 use super::world::*;
 
@@ -108,4 +110,67 @@ fn without_a_pod_that_tells_where_the_task_could_go_nothing_arrives() {
     world.node("n1", &[]);
     world.pass(200);
     assert_eq!(state(&world), FailureState::PermanentlyFailed, "a node that is none for this Job");
+}
+
+/// A labelled task that failed on an image that its registry did not give.
+fn failed_by_registry(ail: fn(PodSight) -> PodSight) -> World {
+    let mut world = World::new(rules());
+    let mut first = ail(pod("p", "team/app:2", 0).labelled("task", "t"));
+    first.facts.pull_secrets = vec!["mine".to_owned()];
+    world.put(first);
+    world.pass(40);
+    world.change("p", |pod| pod.waits("ImagePullBackOff", "Back-off pulling image \"team/app:2\""));
+    world.change("p", ail);
+    world.pass(60);
+    assert_eq!(state(&world), FailureState::PermanentlyFailed);
+    world
+}
+
+/// A pod of nobody's task starts a container of the image.
+fn another_starts(world: &mut World, image: &str, namespace: &str, secret: &str) {
+    world.second += 2;
+    let mut other = pod("other", image, world.second - 1).runs(world.second - 1);
+    other.facts.namespace = namespace.to_owned();
+    other.facts.pull_secrets = vec![secret.to_owned()];
+    world.put(other);
+    world.pass(2);
+}
+
+fn unauthorized(pod: PodSight) -> PodSight {
+    let image = pod.image();
+    let message = format!(
+        "failed to pull and unpack image \"{image}\": failed to resolve reference \"{image}\": pulling from host \
+         registry.example failed with status code [manifests 2]: 401 Unauthorized"
+    );
+    pod.waits("ErrImagePull", &message)
+}
+
+#[test]
+fn an_image_that_another_task_can_start_was_pushed_meanwhile() {
+    for ail in [PodSight::not_found, PodSight::denied] {
+        let mut world = failed_by_registry(ail);
+        another_starts(&mut world, "team/app:1", NS, "mine");
+        another_starts(&mut world, "team/app:2", "elsewhere", "mine");
+        assert_eq!(state(&world), FailureState::PermanentlyFailed);
+        another_starts(&mut world, "docker.io/team/app:2", NS, "theirs");
+        assert_eq!(state(&world), FailureState::Resolved);
+    }
+}
+
+#[test]
+fn what_another_may_pull_with_other_secrets_says_nothing_of_ours() {
+    let mut world = failed_by_registry(unauthorized);
+    assert_eq!(world.only_record().record.class, Some(FailureClass::Unauthorized));
+    another_starts(&mut world, "team/app:2", NS, "theirs");
+    assert_eq!(state(&world), FailureState::PermanentlyFailed);
+    world.delete("uid-other");
+    another_starts(&mut world, "team/app:2", NS, "mine");
+    assert_eq!(state(&world), FailureState::Resolved);
+}
+
+#[test]
+fn a_start_elsewhere_says_nothing_of_a_pod_that_never_pulls() {
+    let mut world = failed_for_all();
+    another_starts(&mut world, "app:1", NS, "mine");
+    assert_eq!(state(&world), FailureState::PermanentlyFailed);
 }
