@@ -4,6 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::body::Bytes;
+use jiff::Timestamp;
 use serde_json::json;
 use tower::ServiceExt as _;
 
