@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use jiff::Timestamp;
+
 use super::super::cause::{FailureClass, Permanence};
 use super::super::image::ImageName;
 use super::super::pod::PodFacts;
@@ -170,21 +172,17 @@ impl TaskEntry {
 
     /// A container of an image that the task fails on has started.
     pub fn heed_start(&mut self, note: &StartNote, pace: &Pace) {
-        if let Some(clock) = self.clocks.get_mut(&note.image) {
-            self.dirty |= clock.start(note.at, pace.at(note.at));
-        }
-        let Some(record) = self.record.as_ref().map(|sight| &sight.record) else { return };
-        let after = match record.state {
-            FailureState::Retrying => record.first_seen,
-            FailureState::PermanentlyFailed => record.failed_at,
-            FailureState::Resolved => return,
+        let news = self.clocks.get_mut(&note.image).is_some_and(|clock| clock.start(note.at, pace.at(note.at)));
+        self.dirty |= news;
+        let record = self.record.as_ref().map(|sight| &sight.record);
+        let over = match record.map(|record| (record, record.state)) {
+            // No record tells of what fails now; under Audit none ever does.
+            None | Some((_, FailureState::Resolved)) => news,
+            Some((record, FailureState::Retrying)) => is_over(record, record.first_seen, note),
+            Some((record, FailureState::PermanentlyFailed)) => is_over(record, record.failed_at, note),
         };
-        let about = record.failures.iter().any(|failure| key_of(&failure.image) == note.image)
-            || key_of(&record.image) == note.image;
-        if about && after.is_some_and(|after| note.at > after) {
-            self.over = true;
-            self.dirty = true;
-        }
+        self.over |= over;
+        self.dirty |= over;
     }
 
     /// A pod of the namespace, of whatever task, has started a container of the image that a registry did not give to
@@ -262,6 +260,13 @@ impl TaskEntry {
 /// The key of an image as it is written.
 pub(super) fn key_of(written: &str) -> String {
     image_key(ImageName::parse(written).ok().as_ref(), written)
+}
+
+/// Whether a record's failure is over by a start: one of its images, and after the failure began, or was found permanent.
+fn is_over(record: &Record, after: Option<Timestamp>, note: &StartNote) -> bool {
+    let about = record.failures.iter().any(|failure| key_of(&failure.image) == note.image)
+        || key_of(&record.image) == note.image;
+    about && after.is_some_and(|after| note.at > after)
 }
 
 /// Whose start of an image shows that a task that failed on it may be tried again, besides the task's own.

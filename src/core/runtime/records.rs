@@ -206,13 +206,18 @@ impl Ledger {
         rules: &Rules,
         desk: &mut Desk<'_>,
     ) -> bool {
-        let Some(sight) = entry.record.as_ref().filter(|sight| sight.record.state != FailureState::Resolved) else {
+        let failing = entry.record.as_ref().filter(|sight| sight.record.state != FailureState::Resolved);
+        let permanent = failing.is_some_and(|sight| sight.record.state == FailureState::PermanentlyFailed);
+        let Some(sight) = failing.filter(|_| !rules.audits()) else {
+            // Nothing is to be written: what is over is over in memory.
             entry.over = false;
+            if findings.is_empty() && !permanent {
+                entry.begin_anew(desk.cx.now);
+            }
             return false;
         };
-        let retrying = sight.record.state == FailureState::Retrying;
-        if rules.audits() || (retrying && !findings.is_empty()) {
-            // In the one case nothing is written; in the other another pod still waits.
+        if !permanent && !findings.is_empty() {
+            // Another pod still waits.
             entry.over = false;
             return false;
         }

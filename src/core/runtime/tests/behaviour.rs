@@ -578,3 +578,27 @@ fn when_the_attempts_are_used_up_a_pod_that_has_just_begun_still_gets_its_grace(
     world.pass(60);
     assert_eq!(world.pods["uid-last"].phase, Phase::Failed);
 }
+
+#[test]
+fn a_start_gives_the_next_failure_all_its_attempts_under_audit_too() {
+    for enforcement in [RuntimeEnforcement::Audit, RuntimeEnforcement::Enforce] {
+        let mut world = World::new(runtime_with(|rules| {
+            rules.enforcement = enforcement;
+            rules.max_attempts = 3;
+        }));
+        for round in 0..6 {
+            let name = format!("p{round}");
+            world.put(pod(&name, "registry.example/x:1", world.second).labelled("task", "t").network());
+            world.pass(20);
+            if round == 2 {
+                let now = world.second;
+                world.change(&name, |pod| pod.runs(now));
+            }
+            world.pass(10);
+            world.delete(&format!("uid-{name}"));
+            world.pass(1);
+            let exhausted = world.told().contains(&Reason::PullRetriesExhausted);
+            assert_eq!(exhausted, round == 5, "{enforcement:?}, round {round}");
+        }
+    }
+}
