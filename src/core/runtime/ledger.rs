@@ -83,6 +83,7 @@ pub(super) enum Step {
     },
     Remove,
     Mark,
+    Unmark,
     FailJob,
     FailPod {
         uid: String,

@@ -58,7 +58,7 @@ impl Ledger {
                     }
                 }
             }
-            Step::Mark | Step::FailJob | Step::Tell { .. } => {
+            Step::Mark | Step::Unmark | Step::FailJob | Step::Tell { .. } => {
                 if let Some(entry) = task.as_ref().and_then(|id| self.tasks.get_mut(id)) {
                     if owner_step(entry, &step, outcome, moment)
                         && let Some(owner) = entry.task.owner()
@@ -193,6 +193,11 @@ fn owner_step(entry: &mut TaskEntry, step: &Step, outcome: Outcome, now: Moment)
             entry.steps.marked = true;
             entry.setbacks = 0;
             false
+        }
+        (Step::Unmark, Outcome::Done { .. }) => {
+            entry.steps.marked = false;
+            entry.setbacks = 0;
+            true
         }
         (Step::FailJob, Outcome::Done { .. }) => {
             entry.steps.owner_failed = true;

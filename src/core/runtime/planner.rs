@@ -400,6 +400,7 @@ impl Ledger {
             Effect::WriteRecord { .. }
             | Effect::RemoveRecord { .. }
             | Effect::MarkOwner { .. }
+            | Effect::UnmarkJob { .. }
             | Effect::EmitEvent(_) => self.tells.spend(&caps.notes, namespace, now),
         };
         if let Err(hit) = spent {

@@ -221,12 +221,16 @@ impl Ledger {
             entry.over = false;
             return false;
         }
+        let known = sight.record.clone();
+        if !self.unmark_job(entry, desk) {
+            return true;
+        }
         let record = Record {
             state: FailureState::Resolved,
             reason: Reason::PullResolved,
             resolved_at: Some(whole_second(desk.cx.wall)),
             expires_at: None,
-            ..sight.record.clone()
+            ..known
         };
         self.write_record(entry, record, desk);
         true

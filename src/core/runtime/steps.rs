@@ -156,6 +156,10 @@ impl Ledger {
                     FailOwner::Pod => FailureState::PermanentlyFailed,
                     FailOwner::None | FailOwner::Job => FailureState::Retrying,
                 };
+                // The marks go first: as long as they are there, the record asks for them to be looked at.
+                if !self.unmark_job(entry, desk) {
+                    return;
+                }
                 self.fail_pods(entry, rules, state, &condemned, conviction, desk);
             }
             Way::Job => {
@@ -326,6 +330,24 @@ impl Ledger {
             annotations: conviction.annotations(failed_at),
         };
         self.emit(format!("{}/mark", entry.tag()), (Some(&id), &id.namespace), Step::Mark, effect, desk);
+        false
+    }
+
+    /// A Job that was marked and then found to go on, for a pod of it had started by then, must not bear the marks of a
+    /// failed one. True: it does not.
+    pub(super) fn unmark_job(&mut self, entry: &mut TaskEntry, desk: &mut Desk<'_>) -> bool {
+        let TaskKindOf::Job(job) = &entry.task.kind else { return true };
+        let steps = &entry.steps;
+        if !steps.marked || steps.owner_failed || steps.owner_gone || steps.hands_off {
+            return true;
+        }
+        if entry.retry_at > desk.cx.now {
+            entry.wake = entry.wake.min(entry.retry_at);
+            return false;
+        }
+        let id = entry.task.id.clone();
+        let effect = Effect::UnmarkJob { namespace: id.namespace.clone(), job: job.clone() };
+        self.emit(format!("{}/unmark", entry.tag()), (Some(&id), &id.namespace), Step::Unmark, effect, desk);
         false
     }
 

@@ -350,6 +350,7 @@ fn a_pod_that_starts_between_decision_and_effect_keeps_its_job() {
     assert!(world.jobs[&job.uid].condition.is_none());
     assert_eq!(world.pods["uid-b"].phase, Phase::Running);
     assert_eq!(world.only_record().record.state, FailureState::Retrying);
+    assert!(!world.jobs[&job.uid].facts.marked, "nor the marks of a failed one");
 }
 
 #[test]
@@ -601,4 +602,30 @@ fn a_start_gives_the_next_failure_all_its_attempts_under_audit_too() {
             assert_eq!(exhausted, round == 5, "{enforcement:?}, round {round}");
         }
     }
+}
+
+#[test]
+fn a_marked_job_whose_image_comes_before_it_is_failed_loses_its_marks() {
+    let mut world = World::new(rules());
+    let job = world.job("j");
+    world.put(pod("p", "gone:1", 0).of(&job).not_found());
+    world.pass(40);
+    world.change("p", |pod| pod.waits("ImagePullBackOff", "Back-off pulling image \"gone:1\""));
+    world.change("p", |pod| pod.not_found());
+    // The registry has it at last: the pod starts between the mark and what follows it.
+    while !world.jobs[&job.uid].facts.marked {
+        let effects = world.plan().effects;
+        if effects.is_empty() {
+            world.second += 1;
+        }
+        effects.iter().for_each(|planned| world.carry_out(planned));
+        assert!(world.second < 200);
+    }
+    let now = world.second + 1;
+    world.second += 2;
+    world.change("p", |pod| pod.runs(now));
+    world.pass(10);
+    assert!(world.jobs[&job.uid].condition.is_none());
+    assert_eq!(world.only_record().record.state, FailureState::Resolved);
+    assert!(!world.jobs[&job.uid].facts.marked && world.jobs[&job.uid].annotations.is_empty());
 }

@@ -174,6 +174,7 @@ proptest! {
                 | Effect::JudgeTemplate { .. }
                 | Effect::RemoveRecord { .. }
                 | Effect::MarkOwner { .. }
+                | Effect::UnmarkJob { .. }
                 | Effect::EmitEvent(_) => {}
             }
         }

@@ -21,7 +21,7 @@ use crate::core::policy::{
 use crate::core::reason::Reason;
 use crate::core::runtime::effect::{Effect, EventDraft, Fence, Outcome, Planned, STATE_LABEL};
 use crate::core::runtime::guard::{
-    Guard, any_pod_ran, job_may_fail, owner_may_be_marked, pod_may_be_collected, pod_may_be_failed,
+    Guard, any_pod_ran, job_may_be_unmarked, job_may_fail, owner_may_be_marked, pod_may_be_collected, pod_may_be_failed,
 };
 use crate::core::runtime::ledger::{Ledger, Settings};
 use crate::core::runtime::plan::{Plan, Setting};
@@ -494,6 +494,16 @@ impl World {
                 if let Some(other) = self.others.get_mut(&owner.uid) {
                     other.marked = true;
                 }
+                done
+            }
+            Effect::UnmarkJob { namespace, job } => {
+                if let Err(guard) = job_may_be_unmarked(&self.read_owner(namespace, job)) {
+                    return Outcome::Refused(guard);
+                }
+                self.writes.push(effect.clone());
+                let object = self.jobs.get_mut(&job.uid).expect("the Job");
+                object.facts.marked = false;
+                object.annotations.clear();
                 done
             }
             Effect::FailJob { namespace, job, reason, message, stuck } => {
