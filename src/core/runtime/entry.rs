@@ -63,6 +63,8 @@ pub(super) struct TaskEntry {
     pub failed_pods: Vec<(ObjectRef, String)>,
     /// That it is over is in the record, and to be told.
     pub tell_resolved: bool,
+    /// Its Job still makes pods, which admission refuses: it goes on, whatever was done to it.
+    pub makes_pods: bool,
     /// A denied Job on its way to be failed: the conviction that admission gave.
     pub denied: Option<Box<Record>>,
 }
@@ -114,6 +116,7 @@ impl TaskEntry {
             over: false,
             failed_pods: Vec::new(),
             tell_resolved: false,
+            makes_pods: false,
             denied: None,
         }
     }

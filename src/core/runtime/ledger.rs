@@ -400,8 +400,9 @@ impl Ledger {
             key: super::task::TaskKey::Owner { uid: denial.job.uid.clone() },
         };
         if let Some(entry) = self.tasks.get_mut(&id) {
-            // A Job of a failed task that still makes pods: it was suspended, and is no longer.
-            entry.dirty |= entry.permanent().is_some();
+            // A Job of a failed task that still makes pods: it was suspended, and is no longer, or it was never failed.
+            entry.makes_pods |= entry.permanent().is_some();
+            entry.dirty |= entry.makes_pods;
         }
         self.denied.denied(denial, moment);
         News::Some

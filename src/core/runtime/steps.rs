@@ -22,7 +22,8 @@ use super::task::TaskKindOf;
 
 /// A suspended Job is looked at again after this.
 const LATER: Duration = Duration::from_secs(30);
-/// A record so old, of a task without stuck pods, is done with: nothing of it is tried again after a restart.
+/// A record so old, of a task without stuck pods, is done with: nothing of it is tried again after a restart, unless its
+/// Job is seen to go on.
 const SETTLED: Duration = Duration::from_secs(600);
 
 /// What can be done for a task that is permanently failed.
@@ -212,6 +213,7 @@ impl Ledger {
                 let settled = entry.permanent().and_then(|record| record.failed_at);
                 if settled.is_some_and(|at| elapsed(at, desk.cx.wall) >= SETTLED)
                     && entry.idle_since.is_some()
+                    && !entry.makes_pods
                     && !self.owners.contains_key(&job.uid)
                 {
                     return Some(Way::Leave);

@@ -6,7 +6,7 @@ use crate::core::cause::FailureClass;
 use crate::core::reason::Reason;
 use crate::core::runtime::effect::{Effect, FailureState, Outcome};
 use crate::core::runtime::ledger::Ledger;
-use crate::core::runtime::sight::Phase;
+use crate::core::runtime::sight::{DenialSight, Phase};
 
 use super::world::*;
 
@@ -276,4 +276,30 @@ fn attempts_survive_restarts_and_are_counted_once() {
     assert!(world.acts().is_empty());
     let record = &world.only_record().record;
     assert_eq!(record.attempts, 4);
+}
+
+#[test]
+fn a_job_that_was_recorded_but_never_failed_is_failed_by_a_later_leader_when_it_makes_pods_again() {
+    let mut world = World::new(rules());
+    let job = world.job("j");
+    world.put(pod("p", "nope:1", 0).of(&job).never());
+    while world.records.values().all(|sight| sight.record.state != FailureState::PermanentlyFailed) {
+        world.second += 1;
+        for planned in world.plan().effects {
+            world.carry_out(&planned);
+        }
+        assert!(world.second < 100);
+    }
+    // The leader dies there and then, and for twenty minutes there is none. Its pod is deleted meanwhile.
+    assert!(world.jobs[&job.uid].condition.is_none());
+    world.pods.clear();
+    world.second += 1200;
+    world.restart();
+    world.pass(60);
+    assert!(world.jobs[&job.uid].condition.is_none(), "what is so old is looked at only if it goes on");
+    let now = world.now();
+    let denial = DenialSight { namespace: NS.to_owned(), job: job.clone(), at: now };
+    let _ = world.ledger.observe_denial(denial, now);
+    world.pass(5);
+    assert!(world.jobs[&job.uid].condition.is_some());
 }
