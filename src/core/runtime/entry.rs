@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
 use super::super::cause::{FailureClass, Permanence};
@@ -63,6 +65,8 @@ pub(super) struct TaskEntry {
     pub failed_pods: Vec<(ObjectRef, String)>,
     /// That it is over is in the record, and to be told.
     pub tell_resolved: bool,
+    /// The end that its record tells, and when that was in the ledger's own time.
+    pub ended: Option<(Timestamp, Moment)>,
     /// Its Job still makes pods, which admission refuses: it goes on, whatever was done to it.
     pub makes_pods: bool,
     /// A denied Job on its way to be failed: the conviction that admission gave.
@@ -116,6 +120,7 @@ impl TaskEntry {
             over: false,
             failed_pods: Vec::new(),
             tell_resolved: false,
+            ended: None,
             makes_pods: false,
             denied: None,
         }
@@ -251,6 +256,17 @@ impl TaskEntry {
     pub fn permanent(&self) -> Option<&Record> {
         let sight = self.record.as_ref()?;
         (sight.record.state == FailureState::PermanentlyFailed && !sight.deleting).then_some(&sight.record)
+    }
+
+    /// How long ago an end was that the record tells. The record's time is compared with the clock once, when it is first
+    /// heard of: a clock that jumps ahead by a day ends nothing.
+    pub fn ended_for(&mut self, end: Timestamp, pace: &Pace) -> Duration {
+        let since = match self.ended {
+            Some((known, since)) if known == end => since,
+            Some(_) | None => pace.at(end),
+        };
+        self.ended = Some((end, since));
+        pace.now().since(since)
     }
 
     pub fn set_back(&mut self, now: Moment) {

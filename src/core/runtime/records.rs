@@ -247,17 +247,16 @@ impl Ledger {
         if entry.tell_resolved && !audits {
             self.tell_resolved(entry, desk);
         }
+        let record = entry.record.as_ref().map(|sight| &sight.record);
+        let end = record.and_then(|record| match record.state {
+            FailureState::Resolved => record.resolved_at,
+            FailureState::PermanentlyFailed => record.failed_at.filter(|_| idle.is_some()),
+            FailureState::Retrying => None,
+        });
+        let outlived = end.is_some_and(|end| entry.ended_for(end, &self.pace) >= KEPT);
         if let Some(sight) = &entry.record {
             let record = &sight.record;
-            let end = match record.state {
-                FailureState::Resolved => record.resolved_at,
-                FailureState::PermanentlyFailed => record.failed_at.filter(|_| idle.is_some()),
-                FailureState::Retrying => None,
-            };
-            if end.is_some_and(|end| elapsed(end, desk.cx.wall) >= KEPT)
-                && !sight.deleting
-                && entry.retry_at <= desk.cx.now
-            {
+            if outlived && !sight.deleting && entry.retry_at <= desk.cx.now {
                 let fence = Fence { uid: sight.uid.clone(), resource_version: sight.resource_version.clone() };
                 let id = entry.task.id.clone();
                 let effect =

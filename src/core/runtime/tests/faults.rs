@@ -303,3 +303,18 @@ fn a_job_that_was_recorded_but_never_failed_is_failed_by_a_later_leader_when_it_
     world.pass(5);
     assert!(world.jobs[&job.uid].condition.is_some());
 }
+
+#[test]
+fn a_clock_that_jumps_ahead_by_days_removes_no_record() {
+    let mut world = troubled();
+    world.pass(400);
+    world.wall_shift = 3 * 24 * 3600;
+    world.pass(3600);
+    assert_done(&world, "three days ahead");
+    // It is set right again: what it was meanwhile shortens no record's life, and lengthens none by more.
+    world.wall_shift = 0;
+    world.pass(22 * 3600);
+    assert_eq!(world.records.len(), 3);
+    world.pass(2 * 3600);
+    assert!(world.records.is_empty());
+}
