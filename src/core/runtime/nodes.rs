@@ -13,6 +13,7 @@ use super::super::inventory::{Access, Inventory, bits::Bits};
 use super::super::pod::{Placement, PodFacts};
 use super::super::policy::Policy;
 use super::super::presence::{self, Judgement};
+use super::super::sight::Sight;
 
 /// Where the pods of a task can go.
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +36,8 @@ pub enum Before<'a> {
 
 pub trait Nodes {
     /// Whether the image is proven absent from every node within reach, by each of the policies. Kubelets' own words
-    /// count, if the shell has told them to the inventory. False where there is no node.
+    /// count, if the shell has told them to the inventory. False where there is no node, and where a node holds it that
+    /// no policy selects: its images do not count for admission, but a pod that lands there starts.
     fn absent_everywhere(&self, reach: Reach<'_>, image: &ImageName, policies: &[&Policy], now: Timestamp) -> bool;
 
     /// Whether there is a node within reach, and all of them are among these.
@@ -87,7 +89,10 @@ impl Nodes for Inventory {
             }
             Reach::Itself { pod, node } => (Route::Bound(node), Access::of(pod)),
         };
+        let sight = Sight::new(self, route, [Some(image)], &access, now);
+        let held = sight.holders_anywhere(0, false, self.live());
         !policies.is_empty()
+            && !held.intersects(&within(self, reach, now))
             && policies.iter().all(|policy| {
                 matches!(presence::judge(self, route, &[image], policy, &access, now), Judgement::Absent(_))
             })
