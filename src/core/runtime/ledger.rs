@@ -375,20 +375,6 @@ impl Ledger {
         News::Some
     }
 
-    /// A node has newly listed an image (`Inventory::apply` says which): tasks that fail on it are looked at.
-    pub fn observe_arrival(&mut self, lookup: &str) -> News {
-        let mut news = false;
-        for task in self.tasks.values_mut() {
-            let mut keys = task.clocks.keys().chain(task.failures.keys());
-            let about = keys.any(|key| {
-                key == lookup || ImageReference::parse(key).is_ok_and(|reference| reference.lookup() == lookup)
-            });
-            task.dirty |= about;
-            news |= about;
-        }
-        news.into()
-    }
-
     /// A `FailedCreate` Event of a Job with our own denial in it.
     pub fn observe_denial(&mut self, denial: DenialSight, now: Timestamp) -> News {
         let moment = self.tick(now);

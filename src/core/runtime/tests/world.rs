@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::core::cause::FailureClass;
 use crate::core::image::{ImageName, PatternSet};
 use crate::core::inventory::{Access, Inventory, InventorySettings};
 use crate::core::namespace::NamespaceFacts;
@@ -29,7 +30,7 @@ use crate::core::runtime::sight::{
     ContainerSight, ContainerState, EverStarted, JobFacts, OwnerFacts, OwnerSight, Phase, PodSight, RecordSight,
     TemplateRuling, TemplateVerdict,
 };
-use crate::core::runtime::symptoms::never_pull_words;
+use crate::core::runtime::symptoms::{Told, symptoms};
 use crate::core::selector::Selector;
 
 pub const NS: &str = "work";
@@ -332,8 +333,11 @@ impl World {
     pub fn put(&mut self, mut pod: PodSight) {
         pod.resource_version = self.version();
         let now = self.now();
-        for (node, image) in never_pull_words(&pod) {
-            self.inventory.kubelet_denies(node, &image, Access::of(&pod.facts), now);
+        for symptom in symptoms(&pod) {
+            let never = matches!(&symptom.told, Told::Cause(cause) if cause.class == FailureClass::NeverPull);
+            if let (true, Some(node), Some(image)) = (never, &pod.node, symptom.reference()) {
+                self.inventory.kubelet_denies(node, image, Access::of(&pod.facts), now);
+            }
         }
         self.pods.insert(pod.uid.clone(), pod.clone());
         let _ = self.ledger.observe_pod(pod, now);
