@@ -73,6 +73,7 @@ impl Ledger {
             && due
             && matches!(entry.task.kind, TaskKindOf::Job(_) | TaskKindOf::ReportOnly(_))
             && let Some(conviction) = entry.suspect()
+            && !self.has_failed_before(entry, &conviction)
         {
             self.tell(entry, rules, "retrying", (Reason::PullRetrying, EventAction::Report), &conviction, desk);
         }

@@ -532,10 +532,12 @@ fn runs_of_a_cronjob_that_fail_for_one_cause_are_told_once() {
     let mut world = World::new(rules());
     let cron = owner("batch/v1", "CronJob", "nightly");
     for run in 0..4 {
+        let before = world.writes.len();
         let job = world.job(&format!("nightly-{run}"));
         world.jobs.get_mut(&job.uid).expect("the Job").facts.controller = Some(cron.clone());
         world.put(pod(&format!("p{run}"), "nope:1", world.second).of(&job).never());
         world.pass(100);
+        assert!(world.writes.len() - before <= 6, "run {run}: {:?}", world.told());
         if run == 2 {
             world.restart();
         }
@@ -543,6 +545,8 @@ fn runs_of_a_cronjob_that_fail_for_one_cause_are_told_once() {
     let told: Vec<_> = world.events.iter().filter(|event| event.reason == Reason::RunsKeepFailing).collect();
     assert_eq!(told.len(), 1);
     assert_eq!(told[0].regarding.kind, "CronJob");
+    let retrying = world.told().iter().filter(|reason| **reason == Reason::PullRetrying).count();
+    assert_eq!(retrying, 1, "of the others the story tells");
     assert!(world.records.values().all(|sight| sight.record.maker.as_deref() == Some("CronJob/nightly")));
 }
 
