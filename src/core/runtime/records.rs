@@ -256,7 +256,7 @@ impl Ledger {
         let outlived = end.is_some_and(|end| entry.ended_for(end, &self.pace) >= KEPT);
         if let Some(sight) = &entry.record {
             let record = &sight.record;
-            if outlived && !sight.deleting && entry.retry_at <= desk.cx.now {
+            if outlived && !audits && !sight.deleting && entry.retry_at <= desk.cx.now {
                 let fence = Fence { uid: sight.uid.clone(), resource_version: sight.resource_version.clone() };
                 let id = entry.task.id.clone();
                 let effect =

@@ -633,3 +633,19 @@ fn a_marked_job_whose_image_comes_before_it_is_failed_loses_its_marks() {
     assert_eq!(world.only_record().record.state, FailureState::Resolved);
     assert!(!world.jobs[&job.uid].facts.marked && world.jobs[&job.uid].annotations.is_empty());
 }
+
+#[test]
+fn a_policy_that_was_turned_to_audit_removes_no_record() {
+    let mut world = World::new(rules());
+    world.put(pod("p", "nope:1", 0).labelled("task", "t").never());
+    world.pass(100);
+    assert_eq!(world.only_record().record.state, FailureState::PermanentlyFailed);
+    let audit = runtime_with(|rules| rules.enforcement = RuntimeEnforcement::Audit);
+    world.policies.apply(policy("agents", audit));
+    let writes = world.writes.len();
+    world.pass(25 * 3600);
+    assert_eq!((world.records.len(), world.writes.len()), (1, writes));
+    world.policies.apply(policy("agents", rules()));
+    world.pass(60);
+    assert!(world.records.is_empty(), "it was due for long");
+}
