@@ -106,13 +106,15 @@ impl<R: Refusals + Default> Applier<R> {
                 self.mark(namespace, owner, labels, annotations).await?
             }
             Effect::UnmarkJob { namespace, job } => self.on_job(namespace, job, JobAct::Unmark).await?,
-            Effect::FailJob { namespace, job, reason, message, stuck } => {
-                self.on_job(namespace, job, JobAct::Fail { reason: *reason, message, stuck }).await?
+            Effect::FailJob { namespace, job, reason, message, stuck, image } => {
+                self.on_job(namespace, job, JobAct::Fail { reason: *reason, message, stuck, image }).await?
             }
-            Effect::FailPod { namespace, name, fence, labels, annotations } => {
-                self.fail_pod(namespace, name, fence, labels, annotations).await?
+            Effect::FailPod { namespace, name, fence, image, labels, annotations } => {
+                self.fail_pod(namespace, (name, image), fence, labels, annotations).await?
             }
-            Effect::DeletePod { namespace, name, fence } => self.delete_pod(namespace, name, fence).await?,
+            Effect::DeletePod { namespace, name, fence, image } => {
+                self.delete_pod(namespace, (name, image), fence).await?
+            }
             Effect::EmitEvent(draft) => {
                 if self.events.tell(draft.clone().into()) {
                     DONE
@@ -207,10 +209,10 @@ impl<R: Refusals + Default> Applier<R> {
                 }
                 call(jobs.patch(&owner.name, &parameters, &Patch::Merge(no_marks(&fence)))).await?
             }
-            JobAct::Fail { reason, message, stuck } => {
+            JobAct::Fail { reason, message, stuck, image } => {
                 // Always afresh: nothing in the Job's version tells whether one of them has started.
                 let pods = self.owners.pods_of(namespace, &job).await?;
-                if let Err(guard) = job_may_fail(&job.sight, &pods, stuck) {
+                if let Err(guard) = job_may_fail(&job.sight, &pods, stuck, image) {
                     return Ok(refused(guard));
                 }
                 // Conditions are merged by type; a JSON merge would replace the list.
@@ -226,7 +228,7 @@ impl<R: Refusals + Default> Applier<R> {
     async fn fail_pod(
         &self,
         namespace: &str,
-        name: &str,
+        (name, image): (&str, &str),
         fence: &Fence,
         labels: &Labels,
         annotations: &Labels,
@@ -236,7 +238,7 @@ impl<R: Refusals + Default> Applier<R> {
         if pod.uid != fence.uid {
             return Ok(Outcome::Gone);
         }
-        if let Err(guard) = pod_may_be_failed(&pod) {
+        if let Err(guard) = pod_may_be_failed(&pod, image) {
             return Ok(refused(guard));
         }
         let mut patch = marks(&Fence { uid: pod.uid, resource_version: pod.resource_version }, labels, annotations);
@@ -251,13 +253,18 @@ impl<R: Refusals + Default> Applier<R> {
     }
 
     /// Gracefully, and never by eviction: that would look like a disruption, which Jobs forgive for ever.
-    async fn delete_pod(&self, namespace: &str, name: &str, fence: &Fence) -> Result<Outcome, CallError> {
+    async fn delete_pod(
+        &self,
+        namespace: &str,
+        (name, image): (&str, &str),
+        fence: &Fence,
+    ) -> Result<Outcome, CallError> {
         let pods = self.pods(namespace);
         let Some(pod) = call(pods.get_opt(name)).await?.map(sight::pod) else { return Ok(Outcome::Gone) };
         if pod.uid != fence.uid {
             return Ok(Outcome::Gone);
         }
-        if let Err(guard) = pod_may_be_collected(&pod) {
+        if let Err(guard) = pod_may_be_collected(&pod, image) {
             return Ok(refused(guard));
         }
         let fence = Fence { uid: pod.uid, resource_version: pod.resource_version };
@@ -271,7 +278,7 @@ impl<R: Refusals + Default> Applier<R> {
 enum JobAct<'a> {
     Mark { labels: &'a Labels, annotations: &'a Labels },
     Unmark,
-    Fail { reason: Reason, message: &'a str, stuck: &'a [String] },
+    Fail { reason: Reason, message: &'a str, stuck: &'a [String], image: &'a str },
 }
 
 fn failure_target(fence: &Fence, reason: Reason, message: &str, now: Timestamp) -> Value {

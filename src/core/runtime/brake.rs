@@ -6,7 +6,7 @@
 //! **What counts.** Distinct images, not pods: a hundred pods of one bad image are one bad image. A registry that does not
 //! answer (network, 5xx, 429, TLS) is out as long as it does not, so such a failure counts while it lasts. One that says "no"
 //! has answered: that is news only once, for [`Limits::window`], because five bad images that nobody mends would
-//! otherwise hold the brake for ever. At a node only what the node may be to blame for counts: a registry's "no such image"
+//! otherwise hold the brake for ever. At a node only what the node may be to blame for counts: a registry's answer
 //! proves that the way to it is well, and an image that a `Never` pod lacks counts only where the node had it and lost it:
 //! five tasks whose images nobody ever loaded are five tasks, not a node in trouble. **A success** is the start of a container whose pull policy is `Always`: others may
 //! have come from the node's cache, and an outage full of cached starts must not look healthy.
@@ -193,25 +193,29 @@ const fn answered(class: Option<FailureClass>) -> bool {
     }
 }
 
-/// Whether trouble of the node could look like this: a store that lost its images makes every `Never` pod fail.
-const fn goes_through_node_brake(failure: &Failure<'_>) -> bool {
+/// Whether trouble of the node could look like this: a store that lost its images makes every `Never` pod fail. What a
+/// registry has answered proves that the way to it is well, and is held by the registry's own brake.
+pub(super) const fn goes_through_node_brake(failure: &Failure<'_>) -> bool {
     match failure.class {
         None => true,
-        Some(FailureClass::NeverPull) => failure.lost,
-        Some(FailureClass::InvalidName | FailureClass::PlatformMismatch | FailureClass::NotFound) => false,
+        Some(FailureClass::NeverPull | FailureClass::NeverPullNoAccess) => failure.lost,
         Some(
-            FailureClass::NeverPullNoAccess
+            FailureClass::InvalidName
+            | FailureClass::PlatformMismatch
+            | FailureClass::NotFound
             | FailureClass::Unauthorized
             | FailureClass::NotFoundOrDenied
             | FailureClass::RateLimited
-            | FailureClass::Network
             | FailureClass::RegistryError
+            | FailureClass::SignatureInvalid,
+        ) => false,
+        Some(
+            FailureClass::Network
             | FailureClass::Tls
             | FailureClass::DiskFull
             | FailureClass::CorruptImage
             | FailureClass::NodeThrottle
             | FailureClass::InspectFailed
-            | FailureClass::SignatureInvalid
             | FailureClass::Unknown,
         ) => true,
     }

@@ -269,6 +269,12 @@ impl TaskEntry {
         pace.now().since(since)
     }
 
+    /// The clock begins anew, and whoever takes over must know it: the record is not left as it is.
+    pub fn write_clock_down(&mut self) {
+        self.recorded_at = None;
+        self.dirty = true;
+    }
+
     pub fn set_back(&mut self, now: Moment) {
         self.setbacks = self.setbacks.saturating_add(1);
         self.retry_at = now.plus(pause(self.setbacks));

@@ -76,10 +76,10 @@ pub(super) struct Flight {
 pub(super) enum Step {
     /// A read: what it brings comes by another door.
     Read,
-    /// With the state that it had before.
+    /// With the state that it had before, and the image that it was about.
     Record {
         record: Box<Record>,
-        before: Option<FailureState>,
+        before: Option<(FailureState, String)>,
     },
     Remove,
     Mark,

@@ -1,10 +1,10 @@
 //! What each caller gets, without a socket; what needs one is tested in `door`.
 
+use jiff::Timestamp;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::body::Bytes;
-use jiff::Timestamp;
 use serde_json::json;
 use tower::ServiceExt as _;
 

@@ -1,4 +1,4 @@
-//! While the API server, or a part of it, is away: asked with patience, and nothing made worse.
+//! While the API server, or a registry, is away: asked with patience, and nothing made worse.
 
 use std::time::Duration;
 
