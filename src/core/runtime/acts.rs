@@ -57,6 +57,9 @@ impl Ledger {
             return true;
         }
         self.tell_failed_pods(entry, &rules, desk);
+        if let Some(failed_at) = entry.permanent().and_then(|record| record.failed_at) {
+            entry.moment_of_end(failed_at, &self.pace);
+        }
         let verdict = self.conclude(entry, &rules, &findings, &desk.cx);
         match verdict {
             Verdict::Quiet => {}
@@ -228,8 +231,14 @@ impl Ledger {
     /// same pods that were ended for the first one nothing is concluded twice.
     fn next_image(&self, entry: &TaskEntry, record: &Record, rules: &Rules, findings: &[Finding]) -> Option<Verdict> {
         let (failed_for, failed_at) = (key_of(&record.image), record.failed_at?);
+        let (_, failed) = entry.ended?;
         let others = findings.iter().filter(|finding| {
-            let newer = self.pods.get(&finding.uid).is_some_and(|pod| pod.sight.created > failed_at);
+            // By the clock of the API server, and by our own time: where the two differ, every pod would be newer than the
+            // record, and the record be written for one image and the other in turn.
+            let newer = self.pods.get(&finding.uid).is_some_and(|pod| {
+                let began = pod.told().filter(|trouble| trouble.image_key == finding.key).map(|trouble| trouble.since);
+                pod.sight.created > failed_at && began.min().is_some_and(|began| began > failed)
+            });
             finding.key != failed_for && newer && !finding.ran && !finding.healing && !finding.braked
         });
         let ruled = |finding: &Finding| match ruling(finding) {

@@ -5,8 +5,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use std::time::Duration;
-
 use jiff::Timestamp;
 
 use super::super::cause::{FailureClass, Permanence};
@@ -258,15 +256,15 @@ impl TaskEntry {
         (sight.record.state == FailureState::PermanentlyFailed && !sight.deleting).then_some(&sight.record)
     }
 
-    /// How long ago an end was that the record tells. The record's time is compared with the clock once, when it is first
-    /// heard of: a clock that jumps ahead by a day ends nothing.
-    pub fn ended_for(&mut self, end: Timestamp, pace: &Pace) -> Duration {
+    /// When an end was that the record tells, in the ledger's own time. The record's time is compared with the clock once,
+    /// when it is first heard of: a clock that jumps ahead by a day ends nothing.
+    pub fn moment_of_end(&mut self, end: Timestamp, pace: &Pace) -> Moment {
         let since = match self.ended {
             Some((known, since)) if known == end => since,
             Some(_) | None => pace.at(end),
         };
         self.ended = Some((end, since));
-        pace.now().since(since)
+        since
     }
 
     /// The clock begins anew, and whoever takes over must know it: the record is not left as it is.

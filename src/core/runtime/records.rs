@@ -265,7 +265,7 @@ impl Ledger {
             FailureState::PermanentlyFailed => record.failed_at.filter(|_| idle.is_some()),
             FailureState::Retrying => None,
         });
-        let outlived = end.is_some_and(|end| entry.ended_for(end, &self.pace) >= KEPT);
+        let outlived = end.is_some_and(|end| desk.cx.now.since(entry.moment_of_end(end, &self.pace)) >= KEPT);
         if let Some(sight) = &entry.record {
             let record = &sight.record;
             if outlived && !audits && !sight.deleting && entry.retry_at <= desk.cx.now {

@@ -318,3 +318,16 @@ fn a_clock_that_jumps_ahead_by_days_removes_no_record() {
     world.pass(2 * 3600);
     assert!(world.records.is_empty());
 }
+
+#[test]
+fn a_clock_that_is_set_back_does_not_make_old_pods_newer_than_their_failure() {
+    let mut world = World::new(rules());
+    for (name, image) in [("p", "nope:1"), ("q", "nope:2")] {
+        world.put(pod(name, image, 0).labelled("task", "t").never());
+    }
+    world.wall_shift = -3600;
+    let before = world.writes.len();
+    world.pass(300);
+    assert!(world.writes.len() - before <= 8, "{}", world.writes.len() - before);
+    assert_eq!(world.only_record().record.state, FailureState::PermanentlyFailed);
+}
