@@ -4,6 +4,7 @@
 //! resourceVersion of the read that was judged, so that what is changed is what was judged; each call has a time limit and
 //! is tried once: the plan is made again with what is true by then, a blind retry is not.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,8 +22,10 @@ use super::world::World;
 use crate::core::pod::OwnerRef;
 use crate::core::reason::Reason;
 use crate::core::refusal::Refusals;
-use crate::core::runtime::effect::{Effect, Fence, Outcome, Planned, Record};
-use crate::core::runtime::guard::{Guard, job_may_fail, owner_may_be_marked, pod_may_be_collected, pod_may_be_failed};
+use crate::core::runtime::effect::{ANNOTATIONS, Effect, Fence, Outcome, Planned, Record, STATE_LABEL};
+use crate::core::runtime::guard::{
+    Guard, job_may_be_unmarked, job_may_fail, owner_may_be_marked, pod_may_be_collected, pod_may_be_failed,
+};
 use crate::core::runtime::sight::{OwnerSight, TemplateVerdict};
 use crate::core::runtime::task::is_job;
 use crate::core::selector::Labels;
@@ -102,6 +105,7 @@ impl<R: Refusals + Default> Applier<R> {
             Effect::MarkOwner { namespace, owner, labels, annotations } => {
                 self.mark(namespace, owner, labels, annotations).await?
             }
+            Effect::UnmarkJob { namespace, job } => self.on_job(namespace, job, JobAct::Unmark).await?,
             Effect::FailJob { namespace, job, reason, message, stuck, image } => {
                 self.on_job(namespace, job, JobAct::Fail { reason: *reason, message, stuck, image }).await?
             }
@@ -199,6 +203,12 @@ impl<R: Refusals + Default> Applier<R> {
                 let patch = Patch::Merge(marks(&fence, labels, annotations));
                 call(jobs.patch(&owner.name, &parameters, &patch)).await?
             }
+            JobAct::Unmark => {
+                if let Err(guard) = job_may_be_unmarked(&job.sight) {
+                    return Ok(refused(guard));
+                }
+                call(jobs.patch(&owner.name, &parameters, &Patch::Merge(no_marks(&fence)))).await?
+            }
             JobAct::Fail { reason, message, stuck, image } => {
                 // Always afresh: nothing in the Job's version tells whether one of them has started.
                 let pods = self.owners.pods_of(namespace, &job).await?;
@@ -267,6 +277,7 @@ impl<R: Refusals + Default> Applier<R> {
 #[derive(Clone, Copy)]
 enum JobAct<'a> {
     Mark { labels: &'a Labels, annotations: &'a Labels },
+    Unmark,
     Fail { reason: Reason, message: &'a str, stuck: &'a [String], image: &'a str },
 }
 
@@ -310,6 +321,17 @@ fn marks(fence: &Fence, labels: &Labels, annotations: &Labels) -> Value {
         "uid": fence.uid,
         "resourceVersion": fence.resource_version,
         "labels": labels,
+        "annotations": annotations,
+    } })
+}
+
+/// In a merge patch null takes away.
+fn no_marks(fence: &Fence) -> Value {
+    let annotations: BTreeMap<&str, Option<&str>> = ANNOTATIONS.into_iter().map(|key| (key, None)).collect();
+    json!({ "metadata": {
+        "uid": fence.uid,
+        "resourceVersion": fence.resource_version,
+        "labels": { STATE_LABEL: null },
         "annotations": annotations,
     } })
 }
@@ -371,7 +393,9 @@ fn object_of(effect: &Effect) -> (&str, &str) {
         Effect::LookUpOwner { namespace, owner } | Effect::MarkOwner { namespace, owner, .. } => {
             (namespace, &owner.name)
         }
-        Effect::JudgeTemplate { namespace, job } | Effect::FailJob { namespace, job, .. } => (namespace, &job.name),
+        Effect::JudgeTemplate { namespace, job }
+        | Effect::UnmarkJob { namespace, job }
+        | Effect::FailJob { namespace, job, .. } => (namespace, &job.name),
         Effect::WriteRecord { record, .. } => (&record.namespace, &record.name),
         Effect::RemoveRecord { namespace, name, .. }
         | Effect::FailPod { namespace, name, .. }

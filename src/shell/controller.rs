@@ -182,6 +182,7 @@ impl Waiting {
             Effect::LookUpOwner { .. }
             | Effect::JudgeTemplate { .. }
             | Effect::WriteRecord { .. }
+            | Effect::UnmarkJob { .. }
             | Effect::RemoveRecord { .. }
             | Effect::DeletePod { .. } => false,
         };

@@ -14,7 +14,7 @@ use k8s_openapi::api::events::v1::Event;
 use kube::api::PostParams;
 use kube::{Api, Client};
 use sha2::{Digest, Sha256};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
 use super::metrics::{Metrics, Telling};
@@ -29,6 +29,19 @@ const SAME: Duration = Duration::from_secs(60);
 /// How many notices are remembered to know the same again; beyond, the oldest half is forgotten and may be told twice.
 const REMEMBERED: usize = 4096;
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// Between the tries of a notice that names its Event: some 2 min, in which an API server has started again.
+const PAUSES: [Duration; 8] = [
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(4),
+    Duration::from_secs(8),
+    Duration::from_secs(16),
+    Duration::from_secs(32),
+    Duration::from_secs(60),
+];
+/// Notices between two tries, as many as the queue holds: beyond, one is lost as if it had not been tried again.
+const PAUSING: usize = QUEUE;
 
 /// The door: cheap to clone, never blocks.
 #[derive(Clone, Debug)]
@@ -73,27 +86,73 @@ impl Writer {
             }
             futures::future::ready(fresh)
         });
-        fresh.for_each_concurrent(WRITERS, |notice| write(client, notice, instance, metrics)).await;
+        let desks = &Desks { writing: Semaphore::new(WRITERS), pausing: Semaphore::new(PAUSING) };
+        // Whoever pauses keeps its place here, so there is one more for each writer.
+        let places = WRITERS + PAUSING;
+        fresh.for_each_concurrent(places, |notice| write(client, notice, instance, metrics, desks)).await;
     }
 }
 
-async fn write(client: &Client, notice: Notice, instance: &str, metrics: &Metrics) {
+/// How many write at once, and how many wait to write again: those who wait are in nobody's way.
+#[derive(Debug)]
+struct Desks {
+    writing: Semaphore,
+    pausing: Semaphore,
+}
+
+/// Why an Event was not written.
+#[derive(Debug, thiserror::Error)]
+enum Unwritten {
+    #[error("not written within {} s", TIMEOUT.as_secs())]
+    Late,
+    #[error(transparent)]
+    Kube(#[from] kube::Error),
+}
+
+impl Unwritten {
+    /// Whether the API server could not, rather than would not.
+    fn passes(&self) -> bool {
+        match self {
+            Self::Late => true,
+            Self::Kube(kube::Error::Api(status)) => status.code == 429 || status.code >= 500,
+            Self::Kube(kube::Error::Service(_) | kube::Error::HyperError(_)) => true,
+            Self::Kube(_) => false,
+        }
+    }
+}
+
+/// Writes an Event, once. What tells of a decision of the runtime half is tried again while the API server is away: its
+/// ledger has ticked it off. It names its Event, so that a second try creates no twin; others, which do not, have one try.
+async fn write(client: &Client, notice: Notice, instance: &str, metrics: &Metrics, desks: &Desks) {
     let api: Api<Event> = Api::namespaced(client.clone(), &notice.namespace);
     let event = body(&notice, instance, Timestamp::now());
-    let telling = match tokio::time::timeout(TIMEOUT, api.create(&PostParams::default(), &event)).await {
-        Ok(Ok(_)) => Telling::Created,
-        // Named by what it tells: a restart, or the other leader, was first.
-        Ok(Err(kube::Error::Api(status))) if status.is_already_exists() => Telling::Coalesced,
-        Ok(Err(error)) => {
-            tracing::warn!(ns = notice.namespace, reason = %notice.reason, %error, "event not written");
-            Telling::Refused
-        }
-        Err(_) => {
-            tracing::warn!(ns = notice.namespace, reason = %notice.reason, "event not written in time");
-            Telling::Refused
-        }
-    };
-    metrics.told(telling);
+    let mut pauses = PAUSES.iter().filter(|_| notice.key.is_some());
+    loop {
+        let unwritten = {
+            let _turn = desks.writing.acquire().await;
+            match create(&api, &event).await {
+                Ok(telling) => return metrics.told(telling),
+                Err(unwritten) => unwritten,
+            }
+        };
+        let pause = pauses.next().filter(|_| unwritten.passes());
+        let Some((pause, _place)) = pause.zip(desks.pausing.try_acquire().ok()) else {
+            tracing::warn!(ns = notice.namespace, reason = %notice.reason, error = %unwritten, "event not written");
+            return metrics.told(Telling::Refused);
+        };
+        tracing::debug!(ns = notice.namespace, reason = %notice.reason, error = %unwritten, "event not written yet");
+        tokio::time::sleep(*pause).await;
+    }
+}
+
+async fn create(api: &Api<Event>, event: &Event) -> Result<Telling, Unwritten> {
+    match tokio::time::timeout(TIMEOUT, api.create(&PostParams::default(), event)).await {
+        Ok(Ok(_)) => Ok(Telling::Created),
+        // Named by what it tells: a restart, the other leader, or a try whose answer was lost, was first.
+        Ok(Err(kube::Error::Api(status))) if status.is_already_exists() => Ok(Telling::Coalesced),
+        Ok(Err(error)) => Err(error.into()),
+        Err(_) => Err(Unwritten::Late),
+    }
 }
 
 /// What was told of late.
@@ -148,6 +207,13 @@ fn digest(notice: &Notice) -> [u8; 16] {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+    use std::sync::Mutex;
+
+    use axum::body::Body;
+    use axum::http::{Request, Response};
+    use kube::client::Body as Sent;
+
     use super::*;
     use crate::core::reason::Reason;
     use crate::core::runtime::effect::{EventType, ObjectRef};
@@ -198,5 +264,73 @@ mod tests {
         let taken = (0..QUEUE + 10).filter(|number| events.tell(notice(&number.to_string(), "x"))).count();
         assert_eq!(taken, QUEUE);
         assert!(events.metrics.encode().contains("pullguard_events_total{result=\"Dropped\"} 10"));
+    }
+
+    /// An API server that gives these answers, one after the other, the last for ever. Gives the texts of the metrics.
+    async fn tell_to(answers: &'static [u16], notices: Vec<Notice>) -> (String, usize) {
+        let asked = Arc::new(Mutex::new(0));
+        let count = Arc::clone(&asked);
+        let service = tower::service_fn(move |_: Request<Sent>| {
+            let mut asked = count.lock().expect("nobody panics");
+            let code = answers[(*asked).min(answers.len() - 1)];
+            *asked += 1;
+            let answer = if code < 300 {
+                serde_json::json!({ "apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {}, "eventTime": null })
+            } else {
+                serde_json::json!({ "apiVersion": "v1", "kind": "Status", "status": "Failure", "code": code,
+                    "message": "no", "reason": if code == 409 { "AlreadyExists" } else { "" } })
+            };
+            let response = Response::builder().status(code).body(Body::from(answer.to_string()));
+            async move { Ok::<_, Infallible>(response.expect("a response")) }
+        });
+        let (events, writer) = channel(Arc::default());
+        notices.into_iter().for_each(|notice| assert!(events.tell(notice)));
+        let metrics = Arc::clone(&events.metrics);
+        drop(events);
+        writer.run(Client::new(service, "default"), "i".to_owned()).await;
+        let asked = *asked.lock().expect("nobody panics");
+        (metrics.encode(), asked)
+    }
+
+    fn named(name: &str) -> Notice {
+        Notice { key: Some(name.to_owned()), ..notice(name, "x") }
+    }
+
+    #[tokio::test]
+    async fn what_the_runtime_half_tells_is_tried_again_while_the_api_server_cannot() {
+        let (metrics, asked) = tell_to(&[503, 429, 201], vec![named("a")]).await;
+        assert_eq!(asked, 3);
+        assert!(metrics.contains("pullguard_events_total{result=\"Created\"} 1"), "{metrics}");
+        let (metrics, asked) = tell_to(&[504, 409], vec![named("a")]).await;
+        assert_eq!(asked, 2);
+        assert!(metrics.contains("pullguard_events_total{result=\"Coalesced\"} 1"), "the first try had come through");
+    }
+
+    #[tokio::test]
+    async fn what_is_refused_and_what_has_no_name_is_tried_once() {
+        let (metrics, asked) = tell_to(&[403], vec![named("a"), named("b")]).await;
+        assert_eq!(asked, 2);
+        assert!(metrics.contains("pullguard_events_total{result=\"Refused\"} 2"), "{metrics}");
+        let (_, asked) = tell_to(&[503, 201], vec![notice("a", "x")]).await;
+        assert_eq!(asked, 1);
+    }
+
+    #[tokio::test]
+    async fn those_that_wait_to_be_tried_again_are_in_nobodys_way() {
+        const TROUBLED: usize = WRITERS * 12;
+        let troubled = (0..TROUBLED).map(|number| named(&number.to_string()));
+        let answers: Vec<u16> = [503; TROUBLED].into_iter().chain([201]).collect();
+        let last = named("last");
+        let begun = Instant::now();
+        let (metrics, asked) = tell_to(answers.leak(), troubled.chain([last]).collect()).await;
+        assert_eq!(asked, TROUBLED * 2 + 1);
+        assert!(metrics.contains("pullguard_events_total{result=\"Created\"} 49"), "{metrics}");
+        assert!(begun.elapsed() < PAUSES[0] * 6, "all paused at once: {:?}", begun.elapsed());
+    }
+
+    #[test]
+    fn the_tries_take_some_two_minutes() {
+        let all: Duration = PAUSES.iter().sum();
+        assert!(all > Duration::from_secs(100) && all < Duration::from_secs(150), "{all:?}");
     }
 }

@@ -331,6 +331,7 @@ pub const fn effect_kind(effect: &Effect) -> &'static str {
         Effect::WriteRecord { .. } => "WriteRecord",
         Effect::RemoveRecord { .. } => "RemoveRecord",
         Effect::MarkOwner { .. } => "MarkOwner",
+        Effect::UnmarkJob { .. } => "UnmarkJob",
         Effect::FailJob { .. } => "FailJob",
         Effect::FailPod { .. } => "FailPod",
         Effect::DeletePod { .. } => "DeletePod",

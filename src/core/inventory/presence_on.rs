@@ -105,6 +105,16 @@ impl Inventory {
         self.listed(slot, record, lookup)
     }
 
+    /// When a node was seen to begin to list a name. `None`: it does not, or nobody saw it begin.
+    pub(in crate::core) fn began_to_list(&self, slot: u32, lookup: &str) -> Option<Timestamp> {
+        self.recent.began(slot, self.names.number(lookup)?)
+    }
+
+    /// When a node was first seen, with all that it listed then.
+    pub(in crate::core) fn first_seen(&self, slot: u32) -> Option<Timestamp> {
+        self.at(slot).map(|node| node.known)
+    }
+
     fn listed(&self, slot: u32, record: &Node, lookup: &str) -> Option<Timestamp> {
         let number = self.names.number(lookup)?;
         record.names.binary_search(&number).ok()?;

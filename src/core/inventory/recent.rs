@@ -5,7 +5,8 @@
 //!
 //! A time for each of a million pairs would cost more than the whole index. So only recent additions have their own; of
 //! all others it is known that they are older than the newest one we have forgotten ([`Recent::horizon`]). The answer may
-//! be too late, never too early: "listed for longer than the list's lag" is never said wrongly.
+//! be too late, never too early: "listed for longer than the list's lag" is never said wrongly. For "it has just come" too
+//! late is wrong: that is only said of an addition that was seen ([`Recent::began`]).
 
 use std::collections::{HashMap, VecDeque};
 
@@ -49,6 +50,11 @@ impl Recent {
         }
     }
 
+    /// When the node was seen to begin to list the name. `None`: it lists it since its first sight, or since too long ago.
+    pub fn began(&self, slot: u32, number: u32) -> Option<Timestamp> {
+        self.times.get(&(slot, number)).copied()
+    }
+
     /// `known`: when the node itself was first seen.
     pub fn since(&self, slot: u32, number: u32, known: Timestamp) -> Timestamp {
         match (self.times.get(&(slot, number)), self.horizon) {
@@ -78,6 +84,8 @@ mod tests {
         assert_eq!(recent.since(1, 1, at(0)), at(100), "forgotten, and the horizon is its own time");
         assert_eq!(recent.since(1, 3, at(0)), at(100), "too late, never too early");
         assert_eq!(recent.since(3, 3, at(500)), at(500));
+        assert_eq!(recent.began(1, 2), Some(at(200)));
+        assert_eq!((recent.began(1, 1), recent.began(1, 3)), (None, None), "the horizon is nobody's beginning");
     }
 
     #[test]

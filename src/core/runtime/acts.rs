@@ -16,10 +16,10 @@ use super::denied::Denied;
 use super::effect::{FailureState, Record};
 use super::entry::{TaskEntry, key_of};
 use super::findings::{Finding, MESSAGE_LIMIT, class_of, ruling};
-use super::judge::{Judged, LIST_LAG, Ruling};
+use super::judge::{Judged, Ruling};
 use super::ledger::Ledger;
-use super::moment::{later, next_second};
-use super::nodes::Reach;
+use super::moment::next_second;
+use super::nodes::{Before, Reach};
 use super::notes::{Conviction, cut};
 use super::planner::{Cx, Desk};
 use super::pods::{Fate, PodEntry, Trouble};
@@ -52,11 +52,14 @@ impl Ledger {
         self.count_attempts(entry, &rules, &findings, &desk.cx);
         self.remember_findings(entry, &policies, &findings, &desk.cx);
         self.plan_waking(entry, &rules, &findings, &desk.cx);
-        self.resolve_arrivals(entry, &findings, &desk.cx);
+        heed_arrival(entry, &policies, &findings, &desk.cx);
         if entry.over && self.resolve(entry, &findings, &rules, desk) {
             return true;
         }
         self.tell_failed_pods(entry, &rules, desk);
+        if let Some(failed_at) = entry.permanent().and_then(|record| record.failed_at) {
+            entry.moment_of_end(failed_at, &self.pace);
+        }
         let verdict = self.conclude(entry, &rules, &findings, &desk.cx);
         match verdict {
             Verdict::Quiet => {}
@@ -161,30 +164,6 @@ impl Ledger {
         }
     }
 
-    /// The image of a `NeverPull` has newly come to a node that the task's pods could go to.
-    fn resolve_arrivals(&self, entry: &mut TaskEntry, findings: &[Finding], cx: &Cx<'_>) {
-        let Some(record) = entry.permanent() else { return };
-        if record.class != Some(FailureClass::NeverPull) || record.reason == Reason::PodFailed {
-            return;
-        }
-        let key = key_of(&record.image);
-        let (Some(failed_at), Ok(name)) = (record.failed_at, ImageName::parse(&record.image)) else {
-            return;
-        };
-        let Some(image) = name.reference() else { return };
-        let stuck = findings.iter().any(|finding| finding.key == key && !finding.healing);
-        let reach = entry.sample.as_ref().map(Reach::Like);
-        // Without a pod to ask for, only what this process has seen come is news: what a node listed when it was first
-        // seen may have been there all the time, on a node that is none for this task.
-        let after = match (reach, self.started) {
-            (None, Some(started)) => failed_at.max(later(started, LIST_LAG)),
-            (Some(_), _) | (None, None) => failed_at,
-        };
-        if !stuck && cx.setting.nodes.arrived(reach, image, after, cx.wall) {
-            entry.over = true;
-        }
-    }
-
     fn conclude(&self, entry: &TaskEntry, rules: &Rules, findings: &[Finding], cx: &Cx<'_>) -> Verdict {
         let recorded = entry.permanent().filter(|record| record.reason != Reason::PodFailed);
         if let Some(record) = recorded {
@@ -252,8 +231,14 @@ impl Ledger {
     /// same pods that were ended for the first one nothing is concluded twice.
     fn next_image(&self, entry: &TaskEntry, record: &Record, rules: &Rules, findings: &[Finding]) -> Option<Verdict> {
         let (failed_for, failed_at) = (key_of(&record.image), record.failed_at?);
+        let (_, failed) = entry.ended?;
         let others = findings.iter().filter(|finding| {
-            let newer = self.pods.get(&finding.uid).is_some_and(|pod| pod.sight.created > failed_at);
+            // By the clock of the API server, and by our own time: where the two differ, every pod would be newer than the
+            // record, and the record be written for one image and the other in turn.
+            let newer = self.pods.get(&finding.uid).is_some_and(|pod| {
+                let began = pod.told().filter(|trouble| trouble.image_key == finding.key).map(|trouble| trouble.since);
+                pod.sight.created > failed_at && began.min().is_some_and(|began| began > failed)
+            });
             finding.key != failed_for && newer && !finding.ran && !finding.healing && !finding.braked
         });
         let ruled = |finding: &Finding| match ruling(finding) {
@@ -271,7 +256,7 @@ impl Ledger {
     }
 
     /// Whether a brake is on for an image that the task failed on, though no pod of it is there now.
-    fn any_out(&self, entry: &TaskEntry, cx: &Cx<'_>) -> bool {
+    pub(super) fn any_out(&self, entry: &TaskEntry, cx: &Cx<'_>) -> bool {
         entry.failures.values().any(|failure| {
             let name = ImageName::parse(&failure.image).ok();
             let reference = name.as_ref().and_then(|name| name.reference());
@@ -332,5 +317,37 @@ impl Ledger {
         entry.sample.get_or_insert(pod);
         entry.dirty = true;
         self.records.insert((id.namespace.clone(), entry.record_name.clone()), id);
+    }
+}
+
+/// Where another pod of a task could go, by the one that is remembered of it; a bare pod stays where it is.
+fn reach_of_task(entry: &TaskEntry) -> Option<Reach<'_>> {
+    let pod = entry.sample.as_ref()?;
+    match &entry.task.kind {
+        TaskKindOf::BarePod { .. } => Some(Reach::Itself { pod, node: pod.placement.node_name.as_deref()? }),
+        TaskKindOf::Job(_) | TaskKindOf::Listed(_) | TaskKindOf::Label { .. } | TaskKindOf::ReportOnly(_) => {
+            Some(Reach::Like(pod))
+        }
+    }
+}
+
+/// The image of a `NeverPull` has newly come to a node that the task's pods could go to. Where they could go is not known
+/// without a pod to ask for: then nothing has come.
+fn heed_arrival(entry: &mut TaskEntry, policies: &[&Policy], findings: &[Finding], cx: &Cx<'_>) {
+    let Some(record) = entry.permanent() else { return };
+    if record.class != Some(FailureClass::NeverPull) || record.reason == Reason::PodFailed {
+        return;
+    }
+    let key = key_of(&record.image);
+    let (Some(failed_at), Ok(name)) = (record.failed_at, ImageName::parse(&record.image)) else {
+        return;
+    };
+    let (Some(image), Some(reach)) = (name.reference(), reach_of_task(entry)) else { return };
+    // A task whose attempts are used up may have failed on one node beside another that held the image.
+    let proven = record.reason == Reason::PullPermanentlyFailed;
+    let before = if proven { Before::Absent(policies) } else { Before::Unknown };
+    let stuck = findings.iter().any(|finding| finding.key == key && !finding.healing);
+    if !stuck && cx.setting.nodes.arrived(reach, image, failed_at, before, cx.wall) {
+        entry.over = true;
     }
 }

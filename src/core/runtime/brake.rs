@@ -103,8 +103,12 @@ struct Site {
 /// More images at one place than anybody fails or pulls within five minutes while the difference still matters: beyond it
 /// the level is the same.
 const MOST_NAMES: usize = 256;
-/// Hosts are few; nodes are as many as the cluster has, but only those with failures have a site.
-const MOST_SITES: usize = 2_048;
+/// Nodes are as many as the cluster has, but only those with failures have a site.
+const MOST_NODES: usize = 2_048;
+const MOST_REGISTRIES: usize = 512;
+/// Of those, how many may be known by successes alone: what is well must not take the room of what is not.
+const MOST_HEALTHY: usize = 256;
+const MOST_POLICIES: usize = 512;
 
 fn note(failing: &mut BTreeMap<String, Failing>, name: &str, answered: bool, now: Moment) {
     if let Some(known) = failing.get_mut(name) {
@@ -116,7 +120,25 @@ fn note(failing: &mut BTreeMap<String, Failing>, name: &str, answered: bool, now
     }
 }
 
+impl Place {
+    /// Whether another place is of the same kind.
+    const fn is_like(&self, other: &Self) -> bool {
+        match self {
+            Self::Registry(_) => matches!(other, Self::Registry(_)),
+            Self::Node(_) => matches!(other, Self::Node(_)),
+            Self::Policy(_) => matches!(other, Self::Policy(_)),
+        }
+    }
+}
+
 impl Site {
+    fn pulled(&mut self, image: &str, now: Moment) {
+        self.images.remove(image);
+        if self.good.len() < MOST_NAMES {
+            self.good.insert(image.to_owned(), now);
+        }
+    }
+
     fn forget_old(&mut self, window: Duration, now: Moment) {
         // Kept for a while longer than it counts, so that a back-off of five minutes does not make it news again.
         let keep = window * 2;
@@ -210,8 +232,19 @@ impl Brakes {
         Self { limits, sites: BTreeMap::new() }
     }
 
+    /// The site of a failure.
     fn site(&mut self, place: Place) -> Option<&mut Site> {
-        if self.sites.len() >= MOST_SITES && !self.sites.contains_key(&place) {
+        let most = match &place {
+            Place::Registry(_) => MOST_REGISTRIES,
+            Place::Node(_) => MOST_NODES,
+            Place::Policy(_) => MOST_POLICIES,
+        };
+        self.site_of(place, most)
+    }
+
+    fn site_of(&mut self, place: Place, most: usize) -> Option<&mut Site> {
+        let is_new = !self.sites.contains_key(&place);
+        if is_new && self.sites.keys().filter(|known| place.is_like(known)).count() >= most {
             return None;
         }
         Some(self.sites.entry(place).or_default())
@@ -236,24 +269,22 @@ impl Brakes {
         }
     }
 
-    /// A Job under a policy whose pods are denied: an image of it, by which jobs of one maker are one.
+    /// A Job under a policy whose pods are denied: an image of it, by which jobs of one maker are one. It counts as long as
+    /// it is denied: that many images at once are the policy's doing, however long, and a policy is easily mended, a failed
+    /// Job is not.
     pub(super) fn denied(&mut self, policy: &str, image: &str, now: Moment) {
         if let Some(site) = self.site(Place::Policy(policy.to_owned())) {
-            note(&mut site.images, image, true, now);
+            note(&mut site.images, image, false, now);
         }
     }
 
     /// A container started whose image was certainly asked of its registry.
     pub(super) fn pulled(&mut self, host: &str, node: Option<&str>, image: &str, now: Moment) {
-        let node = node.map(|node| Place::Node(node.to_owned()));
-        for place in [Some(Place::Registry(host.to_owned())), node].into_iter().flatten() {
-            if let Some(site) = self.site(place) {
-                site.images.remove(image);
-                if site.good.len() < MOST_NAMES {
-                    site.good.insert(image.to_owned(), now);
-                }
-            }
-        }
+        let registry = self.site_of(Place::Registry(host.to_owned()), MOST_HEALTHY);
+        registry.into_iter().for_each(|site| site.pulled(image, now));
+        // A node on which nothing fails needs no site: what went well before the first failure says little of what follows.
+        let node = node.and_then(|node| self.sites.get_mut(&Place::Node(node.to_owned())));
+        node.into_iter().for_each(|site| site.pulled(image, now));
     }
 
     /// Measures anew, and tells what changed.
@@ -433,5 +464,41 @@ mod tests {
         brakes.update(now.plus(SECOND * 601));
         brakes.update(now.plus(SECOND * 602));
         assert!(brakes.sites.is_empty());
+    }
+
+    #[test]
+    fn what_is_well_never_takes_the_room_of_what_is_not() {
+        let (mut brakes, now) = (Brakes::default(), Moment::default());
+        for index in 0..10_000 {
+            brakes.pulled(&format!("r{index}"), Some(&format!("n{index}")), "fine", now);
+        }
+        assert_eq!(brakes.sites.len(), MOST_HEALTHY, "registries, and no node");
+        for image in ["a", "b", "c", "d", "e"] {
+            fail(&mut brakes, image, "n", FailureClass::Network, now);
+            brakes.denied("p", image, now);
+        }
+        brakes.update(now);
+        assert_eq!(brakes.out().len(), 3, "registry, node and policy");
+        brakes.pulled("r", Some("n"), "a", now);
+        brakes.update(now);
+        assert_eq!(brakes.level(&Place::Node("n".to_owned())), Level::Normal, "but there successes count");
+    }
+
+    #[test]
+    fn places_are_bounded_each_by_its_kind() {
+        let (mut brakes, now) = (Brakes::default(), Moment::default());
+        for index in 0..3_000 {
+            let host = format!("r{index}");
+            let failure = Failure {
+                host: Some(&host),
+                node: Some(&host),
+                image: "a",
+                class: Some(FailureClass::Network),
+                lost: false,
+            };
+            brakes.failed(&failure, now);
+            brakes.denied(&host, "a", now);
+        }
+        assert_eq!(brakes.sites.len(), MOST_REGISTRIES + MOST_NODES + MOST_POLICIES);
     }
 }

@@ -131,7 +131,8 @@ impl Ledger {
         conviction: &Conviction,
         desk: &mut Desk<'_>,
     ) {
-        if findings.iter().any(|finding| finding.braked) {
+        // Also the dead ones, which no finding is about: nothing is deleted in an outage.
+        if findings.iter().any(|finding| finding.braked) || self.any_out(entry, &desk.cx) {
             return;
         }
         let mut pending = self.is_deleting(entry);

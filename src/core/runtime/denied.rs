@@ -154,7 +154,8 @@ impl DeniedJob {
             return if now >= again { ask() } else { Next::Wait(due.min(again)) };
         }
         if braked(policies) {
-            return Next::Wait(now.plus(AGAIN));
+            // The brake is on as long as so many are denied: whether they still are is to be seen.
+            return look_again();
         }
         if now.since(*ruled_at) >= FRESH {
             return ask();

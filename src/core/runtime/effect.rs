@@ -20,6 +20,8 @@ pub const IMAGE_ANNOTATION: &str = "pullguard.dev/image";
 pub const MESSAGE_ANNOTATION: &str = "pullguard.dev/message";
 pub const REMEDY_ANNOTATION: &str = "pullguard.dev/remedy";
 pub const FAILED_AT_ANNOTATION: &str = "pullguard.dev/failed-at";
+pub const ANNOTATIONS: [&str; 5] =
+    [CLASS_ANNOTATION, IMAGE_ANNOTATION, MESSAGE_ANNOTATION, REMEDY_ANNOTATION, FAILED_AT_ANNOTATION];
 
 /// Names one effect of a plan; the same world gives the same id, in every replica.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -77,6 +79,12 @@ pub enum Effect {
         labels: BTreeMap<String, String>,
         annotations: BTreeMap<String, String>,
     },
+    /// Take our label and annotations off a Job that goes on after all. Its uid is the fence; the resourceVersion is that
+    /// of the shell's own fresh read, in which `guard::job_may_be_unmarked` must hold.
+    UnmarkJob {
+        namespace: String,
+        job: OwnerRef,
+    },
     /// Set the condition `FailureTarget` on a Job. The shell reads the Job and **its pods** afresh, asks
     /// `guard::job_may_fail`, and patches under the uid and resourceVersion of that read.
     FailJob {
@@ -120,6 +128,7 @@ impl Effect {
             Self::WriteRecord { .. }
             | Self::RemoveRecord { .. }
             | Self::MarkOwner { .. }
+            | Self::UnmarkJob { .. }
             | Self::FailJob { .. }
             | Self::FailPod { .. }
             | Self::DeletePod { .. } => true,

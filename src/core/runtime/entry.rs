@@ -4,15 +4,17 @@
 //! are done. All of it can be made again from pods, owner and record, only later.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::Duration;
 
-use super::super::cause::Permanence;
+use jiff::Timestamp;
+
+use super::super::cause::{FailureClass, Permanence};
 use super::super::image::ImageName;
 use super::super::pod::PodFacts;
 use super::clock::ImageClock;
 use super::effect::{FailureState, ObjectRef, Record, RecordedFailure};
 use super::ledger::StartNote;
 use super::moment::{Moment, Pace};
+use super::patience::{Patience, pause};
 use super::rules::Rules;
 use super::sight::RecordSight;
 use super::symptoms::image_key;
@@ -48,6 +50,8 @@ pub(super) struct TaskEntry {
     pub retry_at: Moment,
     /// In a row, for the back-off.
     pub setbacks: u32,
+    /// Of its Events: that they cannot be told holds up nothing else.
+    pub telling: Patience,
     /// When to look at it again, if nothing changes.
     pub wake: Moment,
     pub dirty: bool,
@@ -59,6 +63,10 @@ pub(super) struct TaskEntry {
     pub failed_pods: Vec<(ObjectRef, String)>,
     /// That it is over is in the record, and to be told.
     pub tell_resolved: bool,
+    /// The end that its record tells, and when that was in the ledger's own time.
+    pub ended: Option<(Timestamp, Moment)>,
+    /// Its Job still makes pods, which admission refuses: it goes on, whatever was done to it.
+    pub makes_pods: bool,
     /// A denied Job on its way to be failed: the conviction that admission gave.
     pub denied: Option<Box<Record>>,
 }
@@ -103,12 +111,15 @@ impl TaskEntry {
             steps: Steps::default(),
             retry_at: now,
             setbacks: 0,
+            telling: Patience::default(),
             wake: now,
             dirty: true,
             idle_since: None,
             over: false,
             failed_pods: Vec::new(),
             tell_resolved: false,
+            ended: None,
+            makes_pods: false,
             denied: None,
         }
     }
@@ -167,18 +178,45 @@ impl TaskEntry {
 
     /// A container of an image that the task fails on has started.
     pub fn heed_start(&mut self, note: &StartNote, pace: &Pace) {
-        if let Some(clock) = self.clocks.get_mut(&note.image) {
-            self.dirty |= clock.start(note.at, pace.at(note.at));
-        }
-        let Some(record) = self.record.as_ref().map(|sight| &sight.record) else { return };
-        let after = match record.state {
-            FailureState::Retrying => record.first_seen,
-            FailureState::PermanentlyFailed => record.failed_at,
-            FailureState::Resolved => return,
+        let news = self.clocks.get_mut(&note.image).is_some_and(|clock| clock.start(note.at, pace.at(note.at)));
+        self.dirty |= news;
+        let record = self.record.as_ref().map(|sight| &sight.record);
+        let over = match record.map(|record| (record, record.state)) {
+            // No record tells of what fails now; under Audit none ever does.
+            None | Some((_, FailureState::Resolved)) => news,
+            Some((record, FailureState::Retrying)) => is_over(record, record.first_seen, note),
+            Some((record, FailureState::PermanentlyFailed)) => is_over(record, record.failed_at, note),
         };
-        let about = record.failures.iter().any(|failure| key_of(&failure.image) == note.image)
-            || key_of(&record.image) == note.image;
-        if about && after.is_some_and(|after| note.at > after) {
+        self.over |= over;
+        self.dirty |= over;
+    }
+
+    /// A pod of the namespace, of whatever task, has started a container of the image that a registry did not give to
+    /// this task: its own pods cannot show that it does now, for they are refused.
+    pub fn heed_others(&mut self, notes: &BTreeMap<(String, String, String), StartNote>) {
+        let Some(record) = self.permanent() else { return };
+        let proof = record.class.map_or(Proof::None, proof_of);
+        let Some(failed_at) = record.failed_at.filter(|_| proof != Proof::None) else { return };
+        let (namespace, image) = (&self.task.id.namespace, key_of(&record.image));
+        let mut secrets: Option<Vec<String>> = record
+            .failures
+            .iter()
+            .find(|failure| failure.image == record.image)
+            .map(|failure| failure.pull_secrets.clone());
+        if let Some(secrets) = &mut secrets {
+            secrets.sort();
+        }
+        let proves = |note: &StartNote| match proof {
+            Proof::None => false,
+            Proof::Anybody => true,
+            Proof::SameSecrets => secrets.as_ref() == Some(&note.pod.pull_secrets),
+        };
+        let first = (namespace.clone(), image.clone(), String::new());
+        let mut started = notes
+            .range(first..)
+            .take_while(|((of_namespace, of_image, _), _)| of_namespace == namespace && *of_image == image)
+            .map(|(_, note)| note);
+        if started.any(|note| note.at > failed_at && proves(note)) {
             self.over = true;
             self.dirty = true;
         }
@@ -218,6 +256,17 @@ impl TaskEntry {
         (sight.record.state == FailureState::PermanentlyFailed && !sight.deleting).then_some(&sight.record)
     }
 
+    /// When an end was that the record tells, in the ledger's own time. The record's time is compared with the clock once,
+    /// when it is first heard of: a clock that jumps ahead by a day ends nothing.
+    pub fn moment_of_end(&mut self, end: Timestamp, pace: &Pace) -> Moment {
+        let since = match self.ended {
+            Some((known, since)) if known == end => since,
+            Some(_) | None => pace.at(end),
+        };
+        self.ended = Some((end, since));
+        since
+    }
+
     /// The clock begins anew, and whoever takes over must know it: the record is not left as it is.
     pub fn write_clock_down(&mut self) {
         self.recorded_at = None;
@@ -226,8 +275,7 @@ impl TaskEntry {
 
     pub fn set_back(&mut self, now: Moment) {
         self.setbacks = self.setbacks.saturating_add(1);
-        let seconds = 1_u64 << self.setbacks.saturating_sub(1).min(6);
-        self.retry_at = now.plus(Duration::from_secs(seconds.min(60)));
+        self.retry_at = now.plus(pause(self.setbacks));
         self.wake = self.wake.min(self.retry_at);
     }
 }
@@ -235,4 +283,43 @@ impl TaskEntry {
 /// The key of an image as it is written.
 pub(super) fn key_of(written: &str) -> String {
     image_key(ImageName::parse(written).ok().as_ref(), written)
+}
+
+/// Whether a record's failure is over by a start: one of its images, and after the failure began, or was found permanent.
+fn is_over(record: &Record, after: Option<Timestamp>, note: &StartNote) -> bool {
+    let about = record.failures.iter().any(|failure| key_of(&failure.image) == note.image)
+        || key_of(&record.image) == note.image;
+    about && after.is_some_and(|after| note.at > after)
+}
+
+/// Whose start of an image shows that a task that failed on it may be tried again, besides the task's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Proof {
+    /// It is true of one node, of the name itself, or it passes without anybody's doing.
+    None,
+    /// The registry says no to whoever comes with these secrets.
+    SameSecrets,
+    /// The registry has it now.
+    Anybody,
+}
+
+const fn proof_of(class: FailureClass) -> Proof {
+    match class {
+        FailureClass::NotFound | FailureClass::NotFoundOrDenied => Proof::Anybody,
+        FailureClass::Unauthorized => Proof::SameSecrets,
+        FailureClass::NeverPull
+        | FailureClass::NeverPullNoAccess
+        | FailureClass::InvalidName
+        | FailureClass::RateLimited
+        | FailureClass::Network
+        | FailureClass::RegistryError
+        | FailureClass::Tls
+        | FailureClass::PlatformMismatch
+        | FailureClass::DiskFull
+        | FailureClass::CorruptImage
+        | FailureClass::NodeThrottle
+        | FailureClass::InspectFailed
+        | FailureClass::SignatureInvalid
+        | FailureClass::Unknown => Proof::None,
+    }
 }

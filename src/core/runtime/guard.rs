@@ -131,6 +131,15 @@ pub fn owner_may_be_marked(owner: &OwnerSight) -> Result<(), Guard> {
     }
 }
 
+/// Whether our label and annotations may be taken off a Job: not from one that fails.
+pub fn job_may_be_unmarked(owner: &OwnerSight) -> Result<(), Guard> {
+    match &found(owner)?.job {
+        Some(job) if job.failure_target => Err(Guard::FailingAlready),
+        Some(_) => Ok(()),
+        None => Err(Guard::NotAJob),
+    }
+}
+
 /// Whether a pod may be failed in place for an image.
 pub fn pod_may_be_failed(pod: &PodSight, image: &str) -> Result<(), Guard> {
     if pod.deleting {

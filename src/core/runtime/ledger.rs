@@ -19,6 +19,7 @@ use super::denied::DeniedJobs;
 use super::effect::{EffectId, FailureState, Record};
 use super::entry::TaskEntry;
 use super::moment::{Moment, Pace, elapsed};
+use super::patience::Patience;
 use super::pods::{EarlyWords, Fate, PodEntry, Starts};
 use super::sight::{
     ContainerState, DenialSight, EventSight, EverStarted, OwnerSight, Phase, PodSight, RecordSight, TemplateVerdict,
@@ -82,6 +83,7 @@ pub(super) enum Step {
     },
     Remove,
     Mark,
+    Unmark,
     FailJob,
     FailPod {
         uid: String,
@@ -122,6 +124,8 @@ pub struct Ledger {
     pub(super) brakes: Brakes,
     pub(super) denied: DeniedJobs,
     pub(super) flights: BTreeMap<EffectId, Flight>,
+    /// Reads for no task that have failed.
+    pub(super) unread: BTreeMap<EffectId, Patience>,
     pub(super) acts: Meter,
     pub(super) tells: Meter,
     pub(super) reads: Meter,
@@ -135,7 +139,6 @@ pub struct Ledger {
     /// Where the last plan came to its bound: the next one begins there.
     pub(super) cursor: Option<TaskId>,
     pub(super) looked_through: Option<Moment>,
-    pub(super) started: Option<Timestamp>,
 }
 
 impl Ledger {
@@ -159,7 +162,6 @@ impl Ledger {
     }
 
     pub(super) fn tick(&mut self, now: Timestamp) -> Moment {
-        self.started.get_or_insert(now);
         self.pace.tick(now)
     }
 
@@ -373,20 +375,6 @@ impl Ledger {
         News::Some
     }
 
-    /// A node has newly listed an image (`Inventory::apply` says which): tasks that fail on it are looked at.
-    pub fn observe_arrival(&mut self, lookup: &str) -> News {
-        let mut news = false;
-        for task in self.tasks.values_mut() {
-            let mut keys = task.clocks.keys().chain(task.failures.keys());
-            let about = keys.any(|key| {
-                key == lookup || ImageReference::parse(key).is_ok_and(|reference| reference.lookup() == lookup)
-            });
-            task.dirty |= about;
-            news |= about;
-        }
-        news.into()
-    }
-
     /// A `FailedCreate` Event of a Job with our own denial in it.
     pub fn observe_denial(&mut self, denial: DenialSight, now: Timestamp) -> News {
         let moment = self.tick(now);
@@ -398,8 +386,9 @@ impl Ledger {
             key: super::task::TaskKey::Owner { uid: denial.job.uid.clone() },
         };
         if let Some(entry) = self.tasks.get_mut(&id) {
-            // A Job of a failed task that still makes pods: it was suspended, and is no longer.
-            entry.dirty |= entry.permanent().is_some();
+            // A Job of a failed task that still makes pods: it was suspended, and is no longer, or it was never failed.
+            entry.makes_pods |= entry.permanent().is_some();
+            entry.dirty |= entry.makes_pods;
         }
         self.denied.denied(denial, moment);
         News::Some

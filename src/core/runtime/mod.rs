@@ -16,7 +16,7 @@
 //! | `ledger` | the state: takes in sights and outcomes |
 //! | `plan`, `planner` | every task that asks for it is looked at; what is bounded |
 //! | `findings`, `acts`, `steps`, `collecting`, `records`, `telling` | the next step of a task, as an effect |
-//! | `outcomes` | how it went |
+//! | `outcomes`, `patience` | how it went, and when it is tried again |
 //! | `guard` | the last look before an act, on a fresh read |
 //! | `recreation` | what admission must know of failed tasks |
 //! | `denied` | Jobs whose pods our own webhook refuses |
@@ -40,6 +40,7 @@ pub mod moment;
 pub mod nodes;
 mod notes;
 mod outcomes;
+mod patience;
 pub mod plan;
 mod planner;
 mod pods;

@@ -13,6 +13,7 @@ use super::super::inventory::{Access, Inventory, bits::Bits};
 use super::super::pod::{Placement, PodFacts};
 use super::super::policy::Policy;
 use super::super::presence::{self, Judgement};
+use super::super::sight::Sight;
 
 /// Where the pods of a task can go.
 #[derive(Clone, Copy, Debug)]
@@ -24,9 +25,19 @@ pub enum Reach<'a> {
     Itself { pod: &'a PodFacts, node: &'a str },
 }
 
+/// What was known of the nodes within reach when a task failed.
+#[derive(Clone, Copy, Debug)]
+pub enum Before<'a> {
+    /// The image was proven absent from all that each of these policies selects.
+    Absent(&'a [&'a Policy]),
+    /// Nothing: some may have had the image all the time.
+    Unknown,
+}
+
 pub trait Nodes {
     /// Whether the image is proven absent from every node within reach, by each of the policies. Kubelets' own words
-    /// count, if the shell has told them to the inventory. False where there is no node.
+    /// count, if the shell has told them to the inventory. False where there is no node, and where a node holds it that
+    /// no policy selects: its images do not count for admission, but a pod that lands there starts.
     fn absent_everywhere(&self, reach: Reach<'_>, image: &ImageName, policies: &[&Policy], now: Timestamp) -> bool;
 
     /// Whether there is a node within reach, and all of them are among these.
@@ -41,8 +52,17 @@ pub trait Nodes {
     /// Whether the node listed the image until a short while ago, and does not any more.
     fn has_lost(&self, node: &str, image: &ImageReference, now: Timestamp) -> bool;
 
-    /// Whether a node within reach lists the image since after a time; any node where the reach is not known.
-    fn arrived(&self, reach: Option<Reach<'_>>, image: &ImageReference, after: Timestamp, now: Timestamp) -> bool;
+    /// Whether the image has newly come to a node within reach since a task failed for want of it. That a node lists it is
+    /// no news: it may have done so before. News is what was seen to come, a machine that was made since, and where the
+    /// absence was proven also what a node listed when it was first seen since: it came while nobody looked.
+    fn arrived(
+        &self,
+        reach: Reach<'_>,
+        image: &ImageReference,
+        failed_at: Timestamp,
+        before: Before<'_>,
+        now: Timestamp,
+    ) -> bool;
 }
 
 const PLATFORM_LABELS: [&str; 2] = ["kubernetes.io/os", "kubernetes.io/arch"];
@@ -69,7 +89,10 @@ impl Nodes for Inventory {
             }
             Reach::Itself { pod, node } => (Route::Bound(node), Access::of(pod)),
         };
+        let sight = Sight::new(self, route, [Some(image)], &access, now);
+        let held = sight.holders_anywhere(0, false, self.live());
         !policies.is_empty()
+            && !held.intersects(&within(self, reach, now))
             && policies.iter().all(|policy| {
                 matches!(presence::judge(self, route, &[image], policy, &access, now), Judgement::Absent(_))
             })
@@ -100,13 +123,30 @@ impl Nodes for Inventory {
         Inventory::has_lost(self, node, image.lookup(), now)
     }
 
-    fn arrived(&self, reach: Option<Reach<'_>>, image: &ImageReference, after: Timestamp, now: Timestamp) -> bool {
+    fn arrived(
+        &self,
+        reach: Reach<'_>,
+        image: &ImageReference,
+        failed_at: Timestamp,
+        before: Before<'_>,
+        now: Timestamp,
+    ) -> bool {
         let Some(listing) = self.listing(image.lookup()) else { return false };
         let mut nodes = listing.to_bits();
-        if let Some(reach) = reach {
-            nodes.and(&within(self, reach, now));
-        }
-        let since = |slot| self.first_listed(self.view(slot)?.name(), image.lookup());
-        nodes.iter().any(|slot| since(slot).is_some_and(|at| at > after))
+        nodes.and(&within(self, reach, now));
+        let had_not = match before {
+            Before::Absent(policies) => {
+                let mut proven = nodes.clone();
+                policies.iter().for_each(|policy| proven.and(&self.select(&policy.nodes)));
+                proven
+            }
+            Before::Unknown => Bits::default(),
+        };
+        let later = |at: Option<Timestamp>| at.is_some_and(|at| at > failed_at);
+        nodes.iter().any(|slot| {
+            later(self.began_to_list(slot, image.lookup()))
+                || later(self.view(slot).map(|node| node.created()))
+                || (had_not.contains(slot) && later(self.first_seen(slot)))
+        })
     }
 }

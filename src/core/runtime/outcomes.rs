@@ -12,6 +12,7 @@ use super::entry::{Steps, TaskEntry};
 use super::guard::Guard;
 use super::ledger::{Flight, Ledger, News, Step};
 use super::moment::Moment;
+use super::patience::Patience;
 use super::sight::RecordSight;
 use super::task::TaskId;
 
@@ -26,10 +27,19 @@ impl Ledger {
         match step {
             Step::Read => {
                 // What was read came by its own door; without it, the next plan asks again.
-                if let Some(entry) = task.and_then(|id| self.tasks.get_mut(&id)) {
-                    match outcome {
-                        Outcome::Done { .. } | Outcome::Gone | Outcome::Conflict => entry.dirty = true,
-                        Outcome::Refused(_) | Outcome::Failed(_) => entry.set_back(moment),
+                let failed = match outcome {
+                    Outcome::Done { .. } | Outcome::Gone | Outcome::Conflict => false,
+                    Outcome::Refused(_) | Outcome::Failed(_) => true,
+                };
+                match task.and_then(|id| self.tasks.get_mut(&id)) {
+                    Some(entry) if failed => entry.set_back(moment),
+                    Some(entry) => entry.dirty = true,
+                    None if failed => {
+                        self.unread.entry(id.clone()).or_default().set_back(moment);
+                        return News::None;
+                    }
+                    None => {
+                        self.unread.remove(id);
                     }
                 }
             }
@@ -48,7 +58,7 @@ impl Ledger {
                     }
                 }
             }
-            Step::Mark | Step::FailJob | Step::Tell { .. } => {
+            Step::Mark | Step::Unmark | Step::FailJob | Step::Tell { .. } => {
                 if let Some(entry) = task.as_ref().and_then(|id| self.tasks.get_mut(id)) {
                     if owner_step(entry, &step, outcome, moment)
                         && let Some(owner) = entry.task.owner()
@@ -184,16 +194,22 @@ fn owner_step(entry: &mut TaskEntry, step: &Step, outcome: Outcome, now: Moment)
     match (step, outcome) {
         (Step::Tell { what }, Outcome::Done { .. } | Outcome::Gone | Outcome::Refused(_)) => {
             entry.steps.told.insert(what.clone());
+            entry.telling = Patience::default();
             false
         }
         (Step::Tell { .. }, Outcome::Conflict | Outcome::Failed(_)) => {
-            entry.set_back(now);
+            entry.telling.set_back(now);
             false
         }
         (Step::Mark, Outcome::Done { .. }) => {
             entry.steps.marked = true;
             entry.setbacks = 0;
             false
+        }
+        (Step::Unmark, Outcome::Done { .. }) => {
+            entry.steps.marked = false;
+            entry.setbacks = 0;
+            true
         }
         (Step::FailJob, Outcome::Done { .. }) => {
             entry.steps.owner_failed = true;

@@ -223,7 +223,11 @@ impl Ledger {
                 task.dirty = true;
             }
         }
-        for note in std::mem::take(&mut self.notes).into_values() {
+        let notes = std::mem::take(&mut self.notes);
+        if !notes.is_empty() {
+            self.tasks.values_mut().for_each(|task| task.heed_others(&notes));
+        }
+        for note in notes.into_values() {
             let Governance::Rules(rules) = Self::govern(cx, &note.pod) else { continue };
             let identity = identify(&note.pod, &note.uid, &rules, &|owner| self.above(owner));
             let Identity::Task(task) = identity else { continue };
@@ -330,6 +334,7 @@ impl Ledger {
         self.owners.retain(|uid, known| {
             owners.contains(uid.as_str()) || of_pods.contains(uid.as_str()) || now.since(known.read_at) < SILENCE
         });
+        self.unread.retain(|_, patience| now.since(patience.until) < LOST);
         self.cap_told.retain(|_, told| now.since(*told) < CAP_TOLD);
         self.keep_stories();
     }
@@ -380,6 +385,12 @@ impl Ledger {
         if self.flights.contains_key(&id) {
             return false;
         }
+        if let (Step::Read, Some(patience)) = (&step, self.unread.get(&id))
+            && patience.until > now
+        {
+            desk.out.wake(patience.until);
+            return false;
+        }
         let caps = self.settings.caps;
         let spent = match &effect {
             Effect::FailJob { .. } | Effect::FailPod { .. } | Effect::DeletePod { .. } => {
@@ -389,6 +400,7 @@ impl Ledger {
             Effect::WriteRecord { .. }
             | Effect::RemoveRecord { .. }
             | Effect::MarkOwner { .. }
+            | Effect::UnmarkJob { .. }
             | Effect::EmitEvent(_) => self.tells.spend(&caps.notes, namespace, now),
         };
         if let Err(hit) = spent {

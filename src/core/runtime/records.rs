@@ -218,22 +218,31 @@ impl Ledger {
         rules: &Rules,
         desk: &mut Desk<'_>,
     ) -> bool {
-        let Some(sight) = entry.record.as_ref().filter(|sight| sight.record.state != FailureState::Resolved) else {
+        let failing = entry.record.as_ref().filter(|sight| sight.record.state != FailureState::Resolved);
+        let permanent = failing.is_some_and(|sight| sight.record.state == FailureState::PermanentlyFailed);
+        let Some(sight) = failing.filter(|_| !rules.audits()) else {
+            // Nothing is to be written: what is over is over in memory.
             entry.over = false;
+            if findings.is_empty() && !permanent {
+                entry.begin_anew(desk.cx.now);
+            }
             return false;
         };
-        let retrying = sight.record.state == FailureState::Retrying;
-        if rules.audits() || (retrying && !findings.is_empty()) {
-            // In the one case nothing is written; in the other another pod still waits.
+        if !permanent && !findings.is_empty() {
+            // Another pod still waits.
             entry.over = false;
             return false;
+        }
+        let known = sight.record.clone();
+        if !self.unmark_job(entry, desk) {
+            return true;
         }
         let record = Record {
             state: FailureState::Resolved,
             reason: Reason::PullResolved,
             resolved_at: Some(whole_second(desk.cx.wall)),
             expires_at: None,
-            ..sight.record.clone()
+            ..known
         };
         self.write_record(entry, record, desk);
         true
@@ -250,17 +259,16 @@ impl Ledger {
         if entry.tell_resolved && !audits {
             self.tell_resolved(entry, desk);
         }
+        let record = entry.record.as_ref().map(|sight| &sight.record);
+        let end = record.and_then(|record| match record.state {
+            FailureState::Resolved => record.resolved_at,
+            FailureState::PermanentlyFailed => record.failed_at.filter(|_| idle.is_some()),
+            FailureState::Retrying => None,
+        });
+        let outlived = end.is_some_and(|end| desk.cx.now.since(entry.moment_of_end(end, &self.pace)) >= KEPT);
         if let Some(sight) = &entry.record {
             let record = &sight.record;
-            let end = match record.state {
-                FailureState::Resolved => record.resolved_at,
-                FailureState::PermanentlyFailed => record.failed_at.filter(|_| idle.is_some()),
-                FailureState::Retrying => None,
-            };
-            if end.is_some_and(|end| elapsed(end, desk.cx.wall) >= KEPT)
-                && !sight.deleting
-                && entry.retry_at <= desk.cx.now
-            {
+            if outlived && !audits && !sight.deleting && entry.retry_at <= desk.cx.now {
                 let fence = Fence { uid: sight.uid.clone(), resource_version: sight.resource_version.clone() };
                 let id = entry.task.id.clone();
                 let effect =

@@ -22,7 +22,8 @@ use super::task::TaskKindOf;
 
 /// A suspended Job is looked at again after this.
 const LATER: Duration = Duration::from_secs(30);
-/// A record so old, of a task without stuck pods, is done with: nothing of it is tried again after a restart.
+/// A record so old, of a task without stuck pods, is done with: nothing of it is tried again after a restart, unless its
+/// Job is seen to go on.
 const SETTLED: Duration = Duration::from_secs(600);
 
 /// What can be done for a task that is permanently failed.
@@ -72,6 +73,7 @@ impl Ledger {
             && due
             && matches!(entry.task.kind, TaskKindOf::Job(_) | TaskKindOf::ReportOnly(_))
             && let Some(conviction) = entry.suspect()
+            && !self.has_failed_before(entry, &conviction)
         {
             self.tell(entry, rules, "retrying", (Reason::PullRetrying, EventAction::Report), &conviction, desk);
         }
@@ -86,6 +88,10 @@ impl Ledger {
                 true
             }
             Some(OwnerSight::Found(_) | OwnerSight::Unreadable { .. }) => true,
+            None if entry.retry_at > desk.cx.now => {
+                entry.wake = entry.wake.min(entry.retry_at);
+                false
+            }
             None => {
                 let (job, id) = (job.clone(), entry.task.id.clone());
                 self.look_up(Some(&id), id.namespace.clone(), job, desk);
@@ -152,6 +158,10 @@ impl Ledger {
                     FailOwner::Pod => FailureState::PermanentlyFailed,
                     FailOwner::None | FailOwner::Job => FailureState::Retrying,
                 };
+                // The marks go first: as long as they are there, the record asks for them to be looked at.
+                if !self.unmark_job(entry, desk) {
+                    return;
+                }
                 self.fail_pods(entry, rules, state, &condemned, conviction, desk);
             }
             Way::Job => {
@@ -204,6 +214,7 @@ impl Ledger {
                 let settled = entry.permanent().and_then(|record| record.failed_at);
                 if settled.is_some_and(|at| elapsed(at, desk.cx.wall) >= SETTLED)
                     && entry.idle_since.is_some()
+                    && !entry.makes_pods
                     && !self.owners.contains_key(&job.uid)
                 {
                     return Some(Way::Leave);
@@ -322,6 +333,24 @@ impl Ledger {
             annotations: conviction.annotations(failed_at),
         };
         self.emit(format!("{}/mark", entry.tag()), (Some(&id), &id.namespace), Step::Mark, effect, desk);
+        false
+    }
+
+    /// A Job that was marked and then found to go on, for a pod of it had started by then, must not bear the marks of a
+    /// failed one. True: it does not.
+    pub(super) fn unmark_job(&mut self, entry: &mut TaskEntry, desk: &mut Desk<'_>) -> bool {
+        let TaskKindOf::Job(job) = &entry.task.kind else { return true };
+        let steps = &entry.steps;
+        if !steps.marked || steps.owner_failed || steps.owner_gone || steps.hands_off {
+            return true;
+        }
+        if entry.retry_at > desk.cx.now {
+            entry.wake = entry.wake.min(entry.retry_at);
+            return false;
+        }
+        let id = entry.task.id.clone();
+        let effect = Effect::UnmarkJob { namespace: id.namespace.clone(), job: job.clone() };
+        self.emit(format!("{}/unmark", entry.tag()), (Some(&id), &id.namespace), Step::Unmark, effect, desk);
         false
     }
 

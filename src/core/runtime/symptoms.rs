@@ -107,14 +107,3 @@ pub fn may_have_run(pod: &PodSight) -> bool {
         EverStarted::Unknowable => !pod.phase.is_over(),
     })
 }
-
-/// Nodes that a kubelet has called without the image, for the inventory to remember: `ErrImageNeverPull`.
-pub fn never_pull_words(pod: &PodSight) -> impl Iterator<Item = (&str, ImageReference)> {
-    let node = pod.node.as_deref();
-    symptoms(pod).into_iter().filter_map(move |symptom| match (&symptom.told, node) {
-        (Told::Cause(cause), Some(node)) if cause.class == super::super::cause::FailureClass::NeverPull => {
-            symptom.reference().map(|image| (node, image.clone()))
-        }
-        (Told::Cause(_) | Told::Bare, _) => None,
-    })
-}

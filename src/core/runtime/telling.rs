@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use super::super::pod::OwnerRef;
 use super::super::reason::Reason;
 use super::effect::{Effect, EventAction, EventDraft, EventType, ObjectRef, Record};
 use super::entry::TaskEntry;
@@ -63,6 +64,10 @@ impl Ledger {
         let Telling { what, reason, action, event_type, regarding, text } = telling;
         if entry.steps.told.contains(&what) {
             return true;
+        }
+        if entry.telling.until > desk.cx.now {
+            entry.wake = entry.wake.min(entry.telling.until);
+            return false;
         }
         let audit = rules.audits();
         let id = entry.task.id.clone();
@@ -223,6 +228,19 @@ impl Ledger {
         }
     }
 
+    /// Which story of which maker a run belongs to, if it was made by one.
+    fn story(&self, entry: &TaskEntry, conviction: &Conviction) -> Option<(String, OwnerRef)> {
+        let maker = self.maker(entry)?;
+        let class = conviction.class.map_or("", super::super::cause::FailureClass::as_str);
+        let namespace = &entry.task.id.namespace;
+        Some((format!("{namespace}/{}/{}/{class}/{}", maker.kind, maker.name, conviction.key), maker.clone()))
+    }
+
+    /// Whether an earlier run of the same maker failed for the same cause: that this one is in trouble is no news then.
+    pub(super) fn has_failed_before(&self, entry: &TaskEntry, conviction: &Conviction) -> bool {
+        self.story(entry, conviction).is_some_and(|(story, _)| self.stories.contains_key(&story))
+    }
+
     /// One Event for a maker whose runs fail for one cause, not one a run.
     pub(super) fn escalate(
         &mut self,
@@ -231,10 +249,7 @@ impl Ledger {
         conviction: &Conviction,
         desk: &mut Desk<'_>,
     ) {
-        let Some(maker) = self.maker(entry).cloned() else { return };
-        let namespace = entry.task.id.namespace.clone();
-        let class = conviction.class.map_or("", super::super::cause::FailureClass::as_str);
-        let story = format!("{namespace}/{}/{}/{class}/{}", maker.kind, maker.name, conviction.key);
+        let Some((story, maker)) = self.story(entry, conviction) else { return };
         let runs = self.stories.entry(story.clone()).or_default();
         runs.insert(entry.record_name.clone());
         let count = runs.len();
@@ -252,7 +267,7 @@ impl Ledger {
             reason: Reason::RunsKeepFailing,
             action: EventAction::Report,
             event_type: EventType::Warning,
-            regarding: object_of(&maker, &namespace),
+            regarding: object_of(&maker, &entry.task.id.namespace),
             text,
         };
         if self.tell_about(entry, rules, telling, desk) {

@@ -350,6 +350,7 @@ fn a_pod_that_starts_between_decision_and_effect_keeps_its_job() {
     assert!(world.jobs[&job.uid].condition.is_none());
     assert_eq!(world.pods["uid-b"].phase, Phase::Running);
     assert_eq!(world.only_record().record.state, FailureState::Retrying);
+    assert!(!world.jobs[&job.uid].facts.marked, "nor the marks of a failed one");
 }
 
 #[test]
@@ -531,10 +532,12 @@ fn runs_of_a_cronjob_that_fail_for_one_cause_are_told_once() {
     let mut world = World::new(rules());
     let cron = owner("batch/v1", "CronJob", "nightly");
     for run in 0..4 {
+        let before = world.writes.len();
         let job = world.job(&format!("nightly-{run}"));
         world.jobs.get_mut(&job.uid).expect("the Job").facts.controller = Some(cron.clone());
         world.put(pod(&format!("p{run}"), "nope:1", world.second).of(&job).never());
         world.pass(100);
+        assert!(world.writes.len() - before <= 6, "run {run}: {:?}", world.told());
         if run == 2 {
             world.restart();
         }
@@ -542,6 +545,8 @@ fn runs_of_a_cronjob_that_fail_for_one_cause_are_told_once() {
     let told: Vec<_> = world.events.iter().filter(|event| event.reason == Reason::RunsKeepFailing).collect();
     assert_eq!(told.len(), 1);
     assert_eq!(told[0].regarding.kind, "CronJob");
+    let retrying = world.told().iter().filter(|reason| **reason == Reason::PullRetrying).count();
+    assert_eq!(retrying, 1, "of the others the story tells");
     assert!(world.records.values().all(|sight| sight.record.maker.as_deref() == Some("CronJob/nightly")));
 }
 
@@ -577,4 +582,70 @@ fn when_the_attempts_are_used_up_a_pod_that_has_just_begun_still_gets_its_grace(
     assert!(world.acts().is_empty(), "it may start yet");
     world.pass(60);
     assert_eq!(world.pods["uid-last"].phase, Phase::Failed);
+}
+
+#[test]
+fn a_start_gives_the_next_failure_all_its_attempts_under_audit_too() {
+    for enforcement in [RuntimeEnforcement::Audit, RuntimeEnforcement::Enforce] {
+        let mut world = World::new(runtime_with(|rules| {
+            rules.enforcement = enforcement;
+            rules.max_attempts = 3;
+        }));
+        for round in 0..6 {
+            let name = format!("p{round}");
+            world.put(pod(&name, "registry.example/x:1", world.second).labelled("task", "t").network());
+            world.pass(20);
+            if round == 2 {
+                let now = world.second;
+                world.change(&name, |pod| pod.runs(now));
+            }
+            world.pass(10);
+            world.delete(&format!("uid-{name}"));
+            world.pass(1);
+            let exhausted = world.told().contains(&Reason::PullRetriesExhausted);
+            assert_eq!(exhausted, round == 5, "{enforcement:?}, round {round}");
+        }
+    }
+}
+
+#[test]
+fn a_marked_job_whose_image_comes_before_it_is_failed_loses_its_marks() {
+    let mut world = World::new(rules());
+    let job = world.job("j");
+    world.put(pod("p", "gone:1", 0).of(&job).not_found());
+    world.pass(40);
+    world.change("p", |pod| pod.waits("ImagePullBackOff", "Back-off pulling image \"gone:1\""));
+    world.change("p", |pod| pod.not_found());
+    // The registry has it at last: the pod starts between the mark and what follows it.
+    while !world.jobs[&job.uid].facts.marked {
+        let effects = world.plan().effects;
+        if effects.is_empty() {
+            world.second += 1;
+        }
+        effects.iter().for_each(|planned| world.carry_out(planned));
+        assert!(world.second < 200);
+    }
+    let now = world.second + 1;
+    world.second += 2;
+    world.change("p", |pod| pod.runs(now));
+    world.pass(10);
+    assert!(world.jobs[&job.uid].condition.is_none());
+    assert_eq!(world.only_record().record.state, FailureState::Resolved);
+    assert!(!world.jobs[&job.uid].facts.marked && world.jobs[&job.uid].annotations.is_empty());
+}
+
+#[test]
+fn a_policy_that_was_turned_to_audit_removes_no_record() {
+    let mut world = World::new(rules());
+    world.put(pod("p", "nope:1", 0).labelled("task", "t").never());
+    world.pass(100);
+    assert_eq!(world.only_record().record.state, FailureState::PermanentlyFailed);
+    let audit = runtime_with(|rules| rules.enforcement = RuntimeEnforcement::Audit);
+    world.policies.apply(policy("agents", audit));
+    let writes = world.writes.len();
+    world.pass(25 * 3600);
+    assert_eq!((world.records.len(), world.writes.len()), (1, writes));
+    world.policies.apply(policy("agents", rules()));
+    world.pass(60);
+    assert!(world.records.is_empty(), "it was due for long");
 }

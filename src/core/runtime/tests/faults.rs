@@ -6,7 +6,7 @@ use crate::core::cause::FailureClass;
 use crate::core::reason::Reason;
 use crate::core::runtime::effect::{Effect, FailureState, Outcome};
 use crate::core::runtime::ledger::Ledger;
-use crate::core::runtime::sight::Phase;
+use crate::core::runtime::sight::{DenialSight, Phase};
 
 use super::world::*;
 
@@ -304,4 +304,58 @@ fn a_pod_that_is_gone_before_its_deletion_is_answered_for_is_counted_as_collecte
     let collected = world.records.values().map(|sight| sight.record.pods_collected).max();
     assert_eq!(collected, Some(4));
     assert_eq!(world.told().iter().filter(|reason| **reason == Reason::PodsCollected).count(), 1);
+}
+
+#[test]
+fn a_job_that_was_recorded_but_never_failed_is_failed_by_a_later_leader_when_it_makes_pods_again() {
+    let mut world = World::new(rules());
+    let job = world.job("j");
+    world.put(pod("p", "nope:1", 0).of(&job).never());
+    while world.records.values().all(|sight| sight.record.state != FailureState::PermanentlyFailed) {
+        world.second += 1;
+        for planned in world.plan().effects {
+            world.carry_out(&planned);
+        }
+        assert!(world.second < 100);
+    }
+    // The leader dies there and then, and for twenty minutes there is none. Its pod is deleted meanwhile.
+    assert!(world.jobs[&job.uid].condition.is_none());
+    world.pods.clear();
+    world.second += 1200;
+    world.restart();
+    world.pass(60);
+    assert!(world.jobs[&job.uid].condition.is_none(), "what is so old is looked at only if it goes on");
+    let now = world.now();
+    let denial = DenialSight { namespace: NS.to_owned(), job: job.clone(), at: now };
+    let _ = world.ledger.observe_denial(denial, now);
+    world.pass(5);
+    assert!(world.jobs[&job.uid].condition.is_some());
+}
+
+#[test]
+fn a_clock_that_jumps_ahead_by_days_removes_no_record() {
+    let mut world = troubled();
+    world.pass(400);
+    world.wall_shift = 3 * 24 * 3600;
+    world.pass(3600);
+    assert_done(&world, "three days ahead");
+    // It is set right again: what it was meanwhile shortens no record's life, and lengthens none by more.
+    world.wall_shift = 0;
+    world.pass(22 * 3600);
+    assert_eq!(world.records.len(), 3);
+    world.pass(2 * 3600);
+    assert!(world.records.is_empty());
+}
+
+#[test]
+fn a_clock_that_is_set_back_does_not_make_old_pods_newer_than_their_failure() {
+    let mut world = World::new(rules());
+    for (name, image) in [("p", "nope:1"), ("q", "nope:2")] {
+        world.put(pod(name, image, 0).labelled("task", "t").never());
+    }
+    world.wall_shift = -3600;
+    let before = world.writes.len();
+    world.pass(300);
+    assert!(world.writes.len() - before <= 8, "{}", world.writes.len() - before);
+    assert_eq!(world.only_record().record.state, FailureState::PermanentlyFailed);
 }

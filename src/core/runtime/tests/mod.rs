@@ -1,5 +1,6 @@
 //! The runtime half against a world in memory: an API server with fences, kubelets, a Job controller.
 
+mod arrivals;
 mod behaviour;
 mod denials;
 mod explain;
@@ -10,4 +11,5 @@ mod outages;
 mod owners;
 mod recreation;
 mod scale;
+mod setbacks;
 mod world;

@@ -6,6 +6,7 @@ use crate::core::cause::FailureClass;
 use crate::core::reason::Reason;
 use crate::core::runtime::effect::{Effect, FailureState};
 use crate::core::runtime::sight::Phase;
+use crate::core::selector::{Operator, Requirement, Selector};
 
 use super::world::*;
 
@@ -153,4 +154,23 @@ fn ten_pods_of_one_bad_image_are_no_outage() {
     }
     world.pass(200);
     assert!(world.jobs[&job.uid].condition.is_some());
+}
+
+#[test]
+fn an_image_on_a_node_that_the_policy_does_not_select_costs_only_the_stuck_pod() {
+    let on_n1 = Requirement {
+        key: "kubernetes.io/hostname".to_owned(),
+        operator: Operator::In(["n1".to_owned()].into_iter().collect()),
+    };
+    for (image, failed) in [("docker.io/library/app:1", false), ("docker.io/library/app:2", true)] {
+        let mut selective = policy("agents", rules());
+        selective.nodes = Selector::new(vec![on_n1.clone()]);
+        let mut world = World::new(rules()).with_policy(selective);
+        world.node("n2", &[image]);
+        let job = world.job("j");
+        world.put(pod("p", "app:1", 0).of(&job).never());
+        world.pass(120);
+        assert_eq!(world.jobs[&job.uid].condition.is_some(), failed, "{image}");
+        assert_eq!(world.acts().len(), 1, "{image}");
+    }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::core::cause::FailureClass;
 use crate::core::image::{ImageName, PatternSet};
 use crate::core::inventory::{Access, Inventory, InventorySettings};
 use crate::core::namespace::NamespaceFacts;
@@ -21,7 +22,7 @@ use crate::core::policy::{
 use crate::core::reason::Reason;
 use crate::core::runtime::effect::{Effect, EventDraft, Fence, Outcome, Planned, STATE_LABEL};
 use crate::core::runtime::guard::{
-    Guard, any_pod_ran, job_may_fail, owner_may_be_marked, pod_may_be_collected, pod_may_be_failed,
+    Guard, any_pod_ran, job_may_be_unmarked, job_may_fail, owner_may_be_marked, pod_may_be_collected, pod_may_be_failed,
 };
 use crate::core::runtime::ledger::{Ledger, Settings};
 use crate::core::runtime::plan::{Plan, Setting};
@@ -29,7 +30,7 @@ use crate::core::runtime::sight::{
     ContainerSight, ContainerState, EverStarted, JobFacts, OwnerFacts, OwnerSight, Phase, PodSight, RecordSight,
     TemplateRuling, TemplateVerdict,
 };
-use crate::core::runtime::symptoms::{never_pull_words, symptoms};
+use crate::core::runtime::symptoms::{Told, symptoms};
 use crate::core::selector::Selector;
 
 pub const NS: &str = "work";
@@ -332,8 +333,11 @@ impl World {
     pub fn put(&mut self, mut pod: PodSight) {
         pod.resource_version = self.version();
         let now = self.now();
-        for (node, image) in never_pull_words(&pod) {
-            self.inventory.kubelet_denies(node, &image, Access::of(&pod.facts), now);
+        for symptom in symptoms(&pod) {
+            let never = matches!(&symptom.told, Told::Cause(cause) if cause.class == FailureClass::NeverPull);
+            if let (true, Some(node), Some(image)) = (never, &pod.node, symptom.reference()) {
+                self.inventory.kubelet_denies(node, image, Access::of(&pod.facts), now);
+            }
         }
         self.pods.insert(pod.uid.clone(), pod.clone());
         let _ = self.ledger.observe_pod(pod, now);
@@ -494,6 +498,16 @@ impl World {
                 if let Some(other) = self.others.get_mut(&owner.uid) {
                     other.marked = true;
                 }
+                done
+            }
+            Effect::UnmarkJob { namespace, job } => {
+                if let Err(guard) = job_may_be_unmarked(&self.read_owner(namespace, job)) {
+                    return Outcome::Refused(guard);
+                }
+                self.writes.push(effect.clone());
+                let object = self.jobs.get_mut(&job.uid).expect("the Job");
+                object.facts.marked = false;
+                object.annotations.clear();
                 done
             }
             Effect::FailJob { namespace, job, reason, message, stuck, image } => {
