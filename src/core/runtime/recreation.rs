@@ -17,7 +17,7 @@ use super::super::refusal::{Refusal, Refusals};
 use super::effect::{FailureState, Record};
 use super::moment::elapsed;
 use super::rules::Rules;
-use super::task::{TaskId, TaskKey, can_end, task_of};
+use super::task::{TaskId, TaskKey, task_of};
 
 /// After each `expiry` admission opens for so long.
 pub const WINDOW: Duration = Duration::from_secs(60);
@@ -134,15 +134,11 @@ impl Refusals for Recreation {
         if self.failed.is_empty() {
             return None;
         }
-        let rules = Rules::most_cautious(policies)?;
+        // Owners above the first are not known here: a task of such an owner is stopped by its pods being collected.
         let key = match &pod.owner {
-            // Of a service there is a record and an Event, and no more: its pods are made again until they come to run, and
-            // whoever deletes a stuck one after mending the cause must get another. Owners above the first are not known
-            // here: a task of such an owner is stopped by its pods being collected.
-            Some(owner) if !can_end(owner, &rules) => return None,
             Some(owner) => TaskKey::Owner { uid: owner.uid.clone() },
             None => {
-                let key = rules.task_label?;
+                let key = Rules::most_cautious(policies)?.task_label?;
                 let value = pod.labels.get(&key)?.clone();
                 TaskKey::Label { key, value }
             }

@@ -98,11 +98,6 @@ fn is_listed(owner: &OwnerRef, rules: &Rules) -> bool {
             .contains(&TaskKind { group: group(&owner.api_version).to_owned(), kind: owner.kind.clone() })
 }
 
-/// Whether an owner is itself a task.
-pub(super) fn can_end(owner: &OwnerRef, rules: &Rules) -> bool {
-    is_job(owner) || is_listed(owner, rules)
-}
-
 /// The task of a pod: its nearest controlling owner that can end, else what its label says, else itself.
 ///
 /// Owners above the first are only looked up where the policy names kinds that could be there: service controllers are

@@ -1,7 +1,7 @@
 //! A failed task is not tried again, until there is news.
 
 use crate::core::pod::PullPolicy;
-use crate::core::policy::{FailOwner, Policy, TaskKind};
+use crate::core::policy::{FailOwner, Policy};
 use crate::core::refusal::Refusals as _;
 use crate::core::runtime::effect::FailureState;
 use crate::core::runtime::recreation::Recreation;
@@ -112,23 +112,6 @@ fn after_its_expiry_it_may_be_tried_for_a_minute_and_has_the_whole_grace() {
     assert!(world.acts().len() > acts, "and fails again");
     assert!(is_refused(&world, &again()));
     assert!(world.writes.len() - writes <= 6, "{}", world.writes.len() - writes);
-}
-
-#[test]
-fn the_pods_of_a_service_are_made_again_however_often_they_fail() {
-    let mut world = World::new(rules());
-    let service = owner("apps/v1", "ReplicaSet", "web");
-    world.put(pod("p", "nope:1", 0).of(&service).never());
-    world.pass(120);
-    assert_eq!(world.only_record().record.state, FailureState::PermanentlyFailed);
-    assert!(!is_refused(&world, &pod("q", "nope:1", 200).of(&service).never()));
-    let mut tasks = World::new(runtime_with(|rules| {
-        rules.task_kinds = vec![TaskKind { group: "example.org".to_owned(), kind: "Errand".to_owned() }];
-    }));
-    let errand = owner("example.org/v1", "Errand", "e");
-    tasks.put(pod("p", "nope:1", 0).of(&errand).never());
-    tasks.pass(120);
-    assert!(is_refused(&tasks, &pod("q", "nope:1", 200).of(&errand).never()), "of a kind that is listed");
 }
 
 #[test]
