@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use axum::http::HeaderValue;
+use axum::http::header::USER_AGENT;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client};
@@ -155,6 +157,9 @@ async fn connect() -> Result<Client> {
         kube::Config::infer().await.context("no kubeconfig and no service account: where is the API server?")?;
     // An effect is fenced to what was read: whoever tries again must read again, and that is the plan's to say.
     config.default_retry = false;
+    // Who asks is seen in the API server's audit log, and in its metrics of priority and fairness.
+    let agent = concat!("pullguard/", env!("CARGO_PKG_VERSION"));
+    config.headers.push((USER_AGENT, HeaderValue::from_static(agent)));
     let client = Client::try_from(config).context("the configuration of the API server cannot be used")?;
     let mut wait = Duration::from_millis(500);
     loop {

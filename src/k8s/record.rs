@@ -186,6 +186,7 @@ fn class(name: &str) -> FailureClass {
 fn reason(name: &str, state: FailureState) -> Reason {
     let known = [
         Reason::PullRetrying,
+        Reason::PodFailed,
         Reason::PullPermanentlyFailed,
         Reason::PullRetriesExhausted,
         Reason::DeniedTooLong,
@@ -256,6 +257,24 @@ mod tests {
         let sight = sight(serde_json::from_value(json).expect("a PullFailure")).expect("a record");
         assert_eq!((sight.uid.as_str(), sight.resource_version.as_str()), ("r", "9"));
         assert_eq!(sight.record, record());
+    }
+
+    #[test]
+    fn every_reason_comes_back_from_the_cluster_as_it_was_written() {
+        use FailureState::{PermanentlyFailed, Resolved, Retrying};
+        for (state, reason) in [
+            (Retrying, Reason::PullRetrying),
+            (Retrying, Reason::PodFailed),
+            (PermanentlyFailed, Reason::PodFailed),
+            (PermanentlyFailed, Reason::PullPermanentlyFailed),
+            (PermanentlyFailed, Reason::PullRetriesExhausted),
+            (PermanentlyFailed, Reason::DeniedTooLong),
+            (Resolved, Reason::PullResolved),
+        ] {
+            let written = Record { state, reason, ..record() };
+            let read = sight(object(&written, None)).expect("a record").record;
+            assert_eq!((read.state, read.reason), (state, reason));
+        }
     }
 
     #[test]

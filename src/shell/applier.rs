@@ -87,7 +87,7 @@ impl<R: Refusals + Default> Applier<R> {
             }
             Effect::JudgeTemplate { namespace, job } => {
                 let found = call(self.jobs(namespace).get_opt(&job.name)).await?;
-                let verdict = judge(&self.world, namespace, job, found.as_ref(), Timestamp::now());
+                let verdict = judge(&self.world, namespace, job, found.as_ref(), self.world.now());
                 return Ok((Some(Read::Verdict(verdict)), DONE));
             }
             Effect::WriteRecord { fence, record } => self.write_record(fence.as_ref(), record).await?,
@@ -102,13 +102,15 @@ impl<R: Refusals + Default> Applier<R> {
             Effect::MarkOwner { namespace, owner, labels, annotations } => {
                 self.mark(namespace, owner, labels, annotations).await?
             }
-            Effect::FailJob { namespace, job, reason, message, stuck } => {
-                self.on_job(namespace, job, JobAct::Fail { reason: *reason, message, stuck }).await?
+            Effect::FailJob { namespace, job, reason, message, stuck, image } => {
+                self.on_job(namespace, job, JobAct::Fail { reason: *reason, message, stuck, image }).await?
             }
-            Effect::FailPod { namespace, name, fence, labels, annotations } => {
-                self.fail_pod(namespace, name, fence, labels, annotations).await?
+            Effect::FailPod { namespace, name, fence, image, labels, annotations } => {
+                self.fail_pod(namespace, (name, image), fence, labels, annotations).await?
             }
-            Effect::DeletePod { namespace, name, fence } => self.delete_pod(namespace, name, fence).await?,
+            Effect::DeletePod { namespace, name, fence, image } => {
+                self.delete_pod(namespace, (name, image), fence).await?
+            }
             Effect::EmitEvent(draft) => {
                 if self.events.tell(draft.clone().into()) {
                     DONE
@@ -197,14 +199,14 @@ impl<R: Refusals + Default> Applier<R> {
                 let patch = Patch::Merge(marks(&fence, labels, annotations));
                 call(jobs.patch(&owner.name, &parameters, &patch)).await?
             }
-            JobAct::Fail { reason, message, stuck } => {
+            JobAct::Fail { reason, message, stuck, image } => {
                 // Always afresh: nothing in the Job's version tells whether one of them has started.
                 let pods = self.owners.pods_of(namespace, &job).await?;
-                if let Err(guard) = job_may_fail(&job.sight, &pods, stuck) {
+                if let Err(guard) = job_may_fail(&job.sight, &pods, stuck, image) {
                     return Ok(refused(guard));
                 }
                 // Conditions are merged by type; a JSON merge would replace the list.
-                let patch = Patch::Strategic(failure_target(&fence, reason, message));
+                let patch = Patch::Strategic(failure_target(&fence, reason, message, self.world.now()));
                 call(jobs.patch_status(&owner.name, &parameters, &patch)).await?
             }
         };
@@ -216,7 +218,7 @@ impl<R: Refusals + Default> Applier<R> {
     async fn fail_pod(
         &self,
         namespace: &str,
-        name: &str,
+        (name, image): (&str, &str),
         fence: &Fence,
         labels: &Labels,
         annotations: &Labels,
@@ -226,7 +228,7 @@ impl<R: Refusals + Default> Applier<R> {
         if pod.uid != fence.uid {
             return Ok(Outcome::Gone);
         }
-        if let Err(guard) = pod_may_be_failed(&pod) {
+        if let Err(guard) = pod_may_be_failed(&pod, image) {
             return Ok(refused(guard));
         }
         let mut patch = marks(&Fence { uid: pod.uid, resource_version: pod.resource_version }, labels, annotations);
@@ -241,13 +243,18 @@ impl<R: Refusals + Default> Applier<R> {
     }
 
     /// Gracefully, and never by eviction: that would look like a disruption, which Jobs forgive for ever.
-    async fn delete_pod(&self, namespace: &str, name: &str, fence: &Fence) -> Result<Outcome, CallError> {
+    async fn delete_pod(
+        &self,
+        namespace: &str,
+        (name, image): (&str, &str),
+        fence: &Fence,
+    ) -> Result<Outcome, CallError> {
         let pods = self.pods(namespace);
         let Some(pod) = call(pods.get_opt(name)).await?.map(sight::pod) else { return Ok(Outcome::Gone) };
         if pod.uid != fence.uid {
             return Ok(Outcome::Gone);
         }
-        if let Err(guard) = pod_may_be_collected(&pod) {
+        if let Err(guard) = pod_may_be_collected(&pod, image) {
             return Ok(refused(guard));
         }
         let fence = Fence { uid: pod.uid, resource_version: pod.resource_version };
@@ -260,11 +267,11 @@ impl<R: Refusals + Default> Applier<R> {
 #[derive(Clone, Copy)]
 enum JobAct<'a> {
     Mark { labels: &'a Labels, annotations: &'a Labels },
-    Fail { reason: Reason, message: &'a str, stuck: &'a [String] },
+    Fail { reason: Reason, message: &'a str, stuck: &'a [String], image: &'a str },
 }
 
-fn failure_target(fence: &Fence, reason: Reason, message: &str) -> Value {
-    let now = Time(Timestamp::now());
+fn failure_target(fence: &Fence, reason: Reason, message: &str, now: Timestamp) -> Value {
+    let now = Time(now);
     json!({
         "metadata": { "uid": fence.uid, "resourceVersion": fence.resource_version },
         "status": { "conditions": [{

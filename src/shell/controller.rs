@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use jiff::Timestamp;
 use kube::Client;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -234,7 +233,7 @@ impl<R: Refusals + Default + Send + Sync + 'static> Lead<'_, R> {
     }
 
     fn take(&mut self, input: Input, took: Duration) {
-        let (ledger, now) = (&mut self.ledger, Timestamp::now());
+        let (ledger, now) = (&mut self.ledger, self.controller.world.now());
         let news = match input {
             Input::Pod(pod) => ledger.observe_pod(*pod, now),
             Input::PodGone { uid } => ledger.forget_pod(&uid, now),
@@ -261,7 +260,7 @@ impl<R: Refusals + Default + Send + Sync + 'static> Lead<'_, R> {
     }
 
     fn applied(&mut self, applied: Applied, took: Duration) {
-        let now = Timestamp::now();
+        let now = self.controller.world.now();
         let Applied { planned, read, outcome } = applied;
         // A new record: of each image that fails, once.
         if let (Effect::WriteRecord { fence: None, record }, Outcome::Done { .. }) = (&planned.effect, &outcome) {
@@ -290,7 +289,7 @@ impl<R: Refusals + Default + Send + Sync + 'static> Lead<'_, R> {
         let namespaces = |name: &str| world.namespace(name);
         let ledger = &mut self.ledger;
         let plan = world.read_inventory(|inventory| {
-            ledger.plan(Timestamp::now(), &Setting { policies: &policies, namespaces: &namespaces, nodes: inventory })
+            ledger.plan(world.now(), &Setting { policies: &policies, namespaces: &namespaces, nodes: inventory })
         });
         let took = start.elapsed();
         metrics.planned(&plan.counters, &plan.brakes, plan.stuck_pods, took);

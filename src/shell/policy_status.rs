@@ -178,7 +178,7 @@ impl<R: Refusals + Default + Send + Sync + 'static> Writer<R> {
 
     /// `counts`: look at the nodes anew; otherwise their counts stay as they are.
     fn status(&self, name: &str, seen: &Seen, report: &Report, counts: bool) -> Status {
-        let now = Timestamp::now();
+        let now = self.world.now();
         let mut status = Status {
             observed_generation: Some(seen.generation),
             conditions: vec![ready(seen, report, now)],

@@ -21,7 +21,6 @@ use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use futures::future::BoxFuture;
-use jiff::Timestamp;
 use serde_json::Value;
 
 pub use self::body::{Bodies, LIMIT};
@@ -229,7 +228,7 @@ impl<R: Refusals + Default + Send + Sync + 'static> Webhook<R> {
         namespace: &NamespaceFacts,
         start: Instant,
     ) -> Response {
-        let verdict = self.world.decide(&inquiry.question(namespace), Timestamp::now());
+        let verdict = self.world.decide(&inquiry.question(namespace), self.world.now());
         let response = send(&Answer::judged(envelope, &inquiry, &verdict));
         self.sink.reviewed(&verdict, start.elapsed());
         if !envelope.dry_run && !verdict.findings.is_empty() {
@@ -240,7 +239,7 @@ impl<R: Refusals + Default + Send + Sync + 'static> Webhook<R> {
     }
 
     fn mutate(&self, envelope: &Envelope<'_>, inquiry: &Inquiry, namespace: &NamespaceFacts) -> Response {
-        let rescued = self.world.rescue(&inquiry.question(namespace), Timestamp::now());
+        let rescued = self.world.rescue(&inquiry.question(namespace), self.world.now());
         let patched = rescued.and_then(|rescued| {
             let pod: Value = serde_json::from_str(envelope.object?.get()).ok()?;
             let patch = serde_json::to_vec(&json_patch::patch(&pod, &rescued)?).ok()?;

@@ -19,9 +19,32 @@ use crate::core::rescue::{Rescued, rescue};
 use crate::core::selector::Labels;
 use crate::core::verdict::{Question, Verdict};
 
+/// Where a replica has its time from. The machine's clock, but for tests: a clock may jump, and that must not matter.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
+
+impl Clock {
+    pub fn new(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
+        Self(Arc::new(now))
+    }
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self::new(Timestamp::now)
+    }
+}
+
+impl std::fmt::Debug for Clock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Clock").field(&(self.0)()).finish()
+    }
+}
+
 /// The shared world of one replica.
 #[derive(Debug)]
 pub struct World<R> {
+    clock: Clock,
     inventory: RwLock<Inventory>,
     policies: ArcSwap<Policies>,
     namespaces: RwLock<BTreeMap<String, Labels>>,
@@ -42,7 +65,12 @@ pub struct Report {
 
 impl<R: Refusals + Default> World<R> {
     pub fn new(settings: InventorySettings) -> Self {
+        Self::with_clock(settings, Clock::default())
+    }
+
+    pub fn with_clock(settings: InventorySettings, clock: Clock) -> Self {
         Self {
+            clock,
             inventory: RwLock::new(Inventory::new(settings)),
             policies: ArcSwap::default(),
             namespaces: RwLock::default(),
@@ -52,6 +80,11 @@ impl<R: Refusals + Default> World<R> {
             reports: RwLock::default(),
             changes: watch::Sender::new(()),
         }
+    }
+
+    /// The time, for whatever is decided or dated in this replica.
+    pub fn now(&self) -> Timestamp {
+        (self.clock.0)()
     }
 
     /// Says that nodes, policies or namespaces are not what they were.

@@ -11,6 +11,7 @@
 pub(in crate::core) mod bits;
 pub(in crate::core) mod facets;
 mod labels;
+mod lost;
 mod names;
 mod presence_on;
 mod recent;
@@ -26,6 +27,7 @@ use jiff::{SignedDuration, Timestamp};
 use self::bits::{Bits, NodeSet};
 use self::facets::{Facets, Shape};
 use self::labels::{Label, LabelIndex};
+use self::lost::Lost;
 use self::names::Names;
 use self::recent::Recent;
 use self::words::Words;
@@ -110,6 +112,7 @@ pub struct Inventory {
     facets: Facets,
     words: Words,
     recent: Recent,
+    lost: Lost,
 }
 
 impl Inventory {
@@ -163,6 +166,7 @@ impl Inventory {
         let other_machine = old.as_ref().is_some_and(|old| old.shape.created != shape.created);
         if other_machine {
             self.words.forget(slot);
+            self.lost.forget(slot);
         }
         let names = self.intern_names(&node);
         let gained = self.exchange_names(slot, old.as_ref(), &names, other_machine, now);
@@ -191,6 +195,7 @@ impl Inventory {
         self.facets.remove(slot, &old.shape);
         old.labels.iter().for_each(|label| self.labels.remove(label, slot));
         self.words.forget(slot);
+        self.lost.forget(slot);
         self.live.remove(slot);
         self.free.push(slot);
     }
@@ -234,6 +239,7 @@ impl Inventory {
                 if !self.words.is_empty() {
                     self.words.listed(slot, text);
                 }
+                self.lost.found(slot, text);
                 gained.push(Arc::clone(text));
             }
         }
@@ -243,6 +249,9 @@ impl Inventory {
                 self.recent.removed(slot, *number);
             }
             if gone {
+                if !other_machine && let Some(text) = self.names.text(*number) {
+                    self.lost.note(slot, text, now);
+                }
                 self.names.remove(*number, slot);
             }
         }
@@ -263,6 +272,11 @@ impl Inventory {
             }
         }
         node.labels.iter().map(|(key, value)| self.labels.add(key, value, slot)).collect()
+    }
+
+    /// Whether a node listed a name until a short while ago, and does not any more.
+    pub fn has_lost(&self, node: &str, lookup: &str, now: Timestamp) -> bool {
+        self.slot(node).is_some_and(|slot| self.lost.is_lost(slot, lookup, now))
     }
 
     fn node(&self, name: &str) -> Option<(u32, &Node)> {

@@ -13,7 +13,7 @@ use super::super::reason::Reason;
 use super::brake::{Failure, Level};
 use super::clock::ImageClock;
 use super::denied::Denied;
-use super::effect::FailureState;
+use super::effect::{FailureState, Record};
 use super::entry::{TaskEntry, key_of};
 use super::findings::{Finding, MESSAGE_LIMIT, class_of, ruling};
 use super::judge::{Judged, LIST_LAG, Ruling};
@@ -22,7 +22,7 @@ use super::moment::{later, next_second};
 use super::nodes::Reach;
 use super::notes::{Conviction, cut};
 use super::planner::{Cx, Desk};
-use super::pods::{Fate, PodEntry};
+use super::pods::{Fate, PodEntry, Trouble};
 use super::rules::Rules;
 use super::task::{Task, TaskId, TaskKey, TaskKindOf};
 
@@ -57,7 +57,7 @@ impl Ledger {
             return true;
         }
         self.tell_failed_pods(entry, &rules, desk);
-        let verdict = self.conclude(entry, &rules, &findings);
+        let verdict = self.conclude(entry, &rules, &findings, &desk.cx);
         match verdict {
             Verdict::Quiet => {}
             Verdict::Watching => self.keep_retrying(entry, &rules, &findings, desk),
@@ -102,10 +102,9 @@ impl Ledger {
                 }
             };
             if given_up {
-                let brakes = &self.brakes;
-                let braked = pod
-                    .told()
-                    .any(|trouble| brakes.holding(&trouble.failure(pod.sight.node.as_deref())) == Level::Outage);
+                let (brakes, node) = (&self.brakes, pod.sight.node.as_deref());
+                let holding = |trouble: &Trouble| brakes.holding(&trouble.failure(node, cx.setting.nodes, cx.wall));
+                let braked = pod.told().any(|trouble| holding(trouble) == Level::Outage);
                 if !braked && entry.count(&uid) {
                     self.counters.attempts = self.counters.attempts.saturating_add(1);
                 }
@@ -186,9 +185,12 @@ impl Ledger {
         }
     }
 
-    fn conclude(&self, entry: &TaskEntry, rules: &Rules, findings: &[Finding]) -> Verdict {
+    fn conclude(&self, entry: &TaskEntry, rules: &Rules, findings: &[Finding], cx: &Cx<'_>) -> Verdict {
         let recorded = entry.permanent().filter(|record| record.reason != Reason::PodFailed);
         if let Some(record) = recorded {
+            if let Some(next) = self.next_image(entry, record, rules, findings) {
+                return next;
+            }
             return Verdict::Permanent(Conviction {
                 reason: record.reason,
                 class: record.class,
@@ -212,8 +214,8 @@ impl Ledger {
         if let Some(first) = for_task.min_by_key(|finding| (finding.since, &finding.key)) {
             return self.convict(entry, &first.key, Reason::PullPermanentlyFailed);
         }
-        let braked = findings.iter().any(|finding| finding.braked) || self.any_out(entry);
-        if entry.attempts >= rules.max_attempts && !braked && !entry.failures.is_empty() {
+        let braked = findings.iter().any(|finding| finding.braked) || self.any_out(entry, cx);
+        if entry.attempts >= self.allowed(entry, rules) && !braked && !entry.failures.is_empty() {
             let key = self.exhausted_by(entry, findings);
             if let Some(key) = key {
                 return self.convict(entry, &key, Reason::PullRetriesExhausted);
@@ -230,13 +232,56 @@ impl Ledger {
         if findings.is_empty() { Verdict::Quiet } else { Verdict::Watching }
     }
 
+    /// How many attempts the task has. The pods of a Job that wait side by side are one try, not one after the other: a wide
+    /// Job would otherwise be out of tries at the first outage.
+    fn allowed(&self, entry: &TaskEntry, rules: &Rules) -> u32 {
+        let abreast = match entry.task.kind {
+            TaskKindOf::Job(_) => {
+                let open = entry.pods.iter().filter(|uid| self.pods.get(*uid).is_some_and(PodEntry::is_stuck));
+                open.count().saturating_sub(1)
+            }
+            TaskKindOf::Listed(_)
+            | TaskKindOf::Label { .. }
+            | TaskKindOf::BarePod { .. }
+            | TaskKindOf::ReportOnly(_) => 0,
+        };
+        rules.max_attempts.saturating_add(u32::try_from(abreast).unwrap_or(u32::MAX))
+    }
+
+    /// A task that has failed is tried again with another image, and that is as hopeless: it fails for that one too. Of the
+    /// same pods that were ended for the first one nothing is concluded twice.
+    fn next_image(&self, entry: &TaskEntry, record: &Record, rules: &Rules, findings: &[Finding]) -> Option<Verdict> {
+        let (failed_for, failed_at) = (key_of(&record.image), record.failed_at?);
+        let others = findings.iter().filter(|finding| {
+            let newer = self.pods.get(&finding.uid).is_some_and(|pod| pod.sight.created > failed_at);
+            finding.key != failed_for && newer && !finding.ran && !finding.healing && !finding.braked
+        });
+        let ruled = |finding: &Finding| match ruling(finding) {
+            Some(Ruling::Task) => Some(Reason::PullPermanentlyFailed),
+            Some(Ruling::Node | Ruling::Wait { .. }) | None => {
+                let spent =
+                    entry.attempts >= self.allowed(entry, rules) && finding.waited >= rules.grace(class_of(finding));
+                spent.then_some(Reason::PullRetriesExhausted)
+            }
+        };
+        let (reason, first) = others
+            .filter_map(|finding| Some((ruled(finding)?, finding)))
+            .min_by_key(|(_, finding)| (finding.since, &finding.key))?;
+        Some(self.convict(entry, &first.key, reason))
+    }
+
     /// Whether a brake is on for an image that the task failed on, though no pod of it is there now.
-    fn any_out(&self, entry: &TaskEntry) -> bool {
+    fn any_out(&self, entry: &TaskEntry, cx: &Cx<'_>) -> bool {
         entry.failures.values().any(|failure| {
             let name = ImageName::parse(&failure.image).ok();
-            let host = name.as_ref().and_then(|name| name.reference()).map(|reference| reference.registry());
-            let failure =
-                Failure { host, node: Some(&failure.node), image: &failure.image, class: Some(failure.class) };
+            let reference = name.as_ref().and_then(|name| name.reference());
+            let failure = Failure {
+                host: reference.map(|reference| reference.registry()),
+                node: Some(&failure.node),
+                image: &failure.image,
+                class: Some(failure.class),
+                lost: reference.is_some_and(|image| cx.setting.nodes.has_lost(&failure.node, image, cx.wall)),
+            };
             self.brakes.holding(&failure) == Level::Outage
         })
     }

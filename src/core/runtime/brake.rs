@@ -6,7 +6,9 @@
 //! **What counts.** Distinct images, not pods: a hundred pods of one bad image are one bad image. A registry that does not
 //! answer (network, 5xx, 429, TLS) is out as long as it does not, so such a failure counts while it lasts. One that says "no"
 //! has answered: that is news only once, for [`Limits::window`], because five bad images that nobody mends would
-//! otherwise hold the brake for ever. **A success** is the start of a container whose pull policy is `Always`: others may
+//! otherwise hold the brake for ever. At a node only what the node may be to blame for counts: a registry's answer
+//! proves that the way to it is well, and an image that a `Never` pod lacks counts only where the node had it and lost it:
+//! five tasks whose images nobody ever loaded are five tasks, not a node in trouble. **A success** is the start of a container whose pull policy is `Always`: others may
 //! have come from the node's cache, and an outage full of cached starts must not look healthy.
 //!
 //! **Levels.** `Suspect` needs 5 distinct images or 3 nodes. `Outage` needs that, at least two images (one image that is
@@ -150,6 +152,8 @@ pub(super) struct Failure<'a> {
     pub image: &'a str,
     /// `None`: no cause was told.
     pub class: Option<FailureClass>,
+    /// The node had the image until a short while ago.
+    pub lost: bool,
 }
 
 /// Whether a registry has spoken, whatever it said. What nobody understands may be anything, so it counts as silence.
@@ -167,11 +171,31 @@ const fn answered(class: Option<FailureClass>) -> bool {
     }
 }
 
-/// Whether trouble of the node could look like this: a store that lost everything makes every `Never` pod fail.
-const fn goes_through_node_brake(class: Option<FailureClass>) -> bool {
-    match class {
+/// Whether trouble of the node could look like this: a store that lost its images makes every `Never` pod fail. What a
+/// registry has answered proves that the way to it is well, and is held by the registry's own brake.
+pub(super) const fn goes_through_node_brake(failure: &Failure<'_>) -> bool {
+    match failure.class {
         None => true,
-        Some(class) => !matches!(class, FailureClass::InvalidName | FailureClass::PlatformMismatch),
+        Some(FailureClass::NeverPull | FailureClass::NeverPullNoAccess) => failure.lost,
+        Some(
+            FailureClass::InvalidName
+            | FailureClass::PlatformMismatch
+            | FailureClass::NotFound
+            | FailureClass::Unauthorized
+            | FailureClass::NotFoundOrDenied
+            | FailureClass::RateLimited
+            | FailureClass::RegistryError
+            | FailureClass::SignatureInvalid,
+        ) => false,
+        Some(
+            FailureClass::Network
+            | FailureClass::Tls
+            | FailureClass::DiskFull
+            | FailureClass::CorruptImage
+            | FailureClass::NodeThrottle
+            | FailureClass::InspectFailed
+            | FailureClass::Unknown,
+        ) => true,
     }
 }
 
@@ -205,7 +229,7 @@ impl Brakes {
             }
         }
         if let Some(node) = failure.node
-            && goes_through_node_brake(failure.class)
+            && goes_through_node_brake(failure)
             && let Some(site) = self.site(Place::Node(node.to_owned()))
         {
             note(&mut site.images, failure.image, answered, now);
@@ -264,7 +288,7 @@ impl Brakes {
             .map_or(Level::Normal, |host| self.level(&Place::Registry(host.to_owned())));
         let node = failure
             .node
-            .filter(|_| goes_through_node_brake(failure.class))
+            .filter(|_| goes_through_node_brake(failure))
             .map_or(Level::Normal, |node| self.level(&Place::Node(node.to_owned())));
         registry.max(node)
     }
@@ -291,7 +315,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn fail(brakes: &mut Brakes, image: &str, node: &str, class: FailureClass, now: Moment) {
-        brakes.failed(&Failure { host: Some("r"), node: Some(node), image, class: Some(class) }, now);
+        brakes.failed(&Failure { host: Some("r"), node: Some(node), image, class: Some(class), lost: false }, now);
     }
 
     fn level(brakes: &Brakes) -> Level {
@@ -364,12 +388,38 @@ mod tests {
             fail(&mut brakes, &format!("i{image}"), "n", FailureClass::Network, now);
         }
         brakes.update(now);
-        let never = Failure { host: Some("r"), node: Some("other"), image: "x", class: Some(FailureClass::NeverPull) };
+        let class = Some(FailureClass::NeverPull);
+        let never = Failure { host: Some("r"), node: Some("n"), image: "x", class, lost: false };
         assert_eq!(brakes.holding(&never), Level::Normal);
-        let here = Failure { node: Some("n"), ..never };
-        assert_eq!(brakes.holding(&here), Level::Outage, "but through its node's");
+        let here = Failure { lost: true, ..never };
+        assert_eq!(brakes.holding(&here), Level::Outage, "but through its node's, which had the image");
         let invalid = Failure { class: Some(FailureClass::InvalidName), ..here };
         assert_eq!(brakes.holding(&invalid), Level::Normal);
+    }
+
+    #[test]
+    fn absent_images_are_no_outage_of_a_node_that_never_had_them_and_lost_ones_are() {
+        for (lost, expected) in [(false, Level::Normal), (true, Level::Outage)] {
+            let (mut brakes, now) = (Brakes::default(), Moment::default());
+            let class = Some(FailureClass::NeverPull);
+            for image in ["a", "b", "c", "d", "e"] {
+                brakes.failed(&Failure { host: Some("r"), node: Some("n"), image, class, lost }, now);
+            }
+            brakes.update(now);
+            assert_eq!(brakes.level(&Place::Node("n".to_owned())), expected);
+            assert_eq!(level(&brakes), Level::Normal, "its registry was not asked");
+        }
+    }
+
+    #[test]
+    fn a_registry_that_says_no_such_image_is_no_outage_of_the_node_that_asked() {
+        let (mut brakes, now) = (Brakes::default(), Moment::default());
+        for image in ["a", "b", "c", "d", "e"] {
+            fail(&mut brakes, image, "n", FailureClass::NotFound, now);
+        }
+        brakes.update(now);
+        assert_eq!(level(&brakes), Level::Outage);
+        assert_eq!(brakes.level(&Place::Node("n".to_owned())), Level::Normal);
     }
 
     #[test]

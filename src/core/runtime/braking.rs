@@ -6,26 +6,30 @@ use std::time::Duration;
 
 use super::super::image::ImageName;
 use super::super::reason::Reason;
-use super::brake::{Change, Level, Place};
+use super::brake::{Change, Level, Place, goes_through_node_brake};
 use super::caps::Hit;
 use super::effect::{Effect, EffectId, EventAction, EventDraft, EventType, ObjectRef, Planned};
 use super::ledger::{Flight, Ledger, Step};
-use super::moment::Moment;
 use super::notes::note;
-use super::planner::Desk;
-use super::pods::Fate;
+use super::planner::{Cx, Desk};
+use super::pods::{Fate, Trouble};
 
 /// Between two Events about one cap.
 pub(super) const CAP_TOLD: Duration = Duration::from_secs(600);
 
 impl Ledger {
+    /// The brakes hear of every pod that has changed, before it is assigned to a task.
+    pub(super) fn feed_brakes(&mut self, cx: &Cx<'_>) {
+        for pod in self.dirty_pods.iter().filter_map(|uid| self.pods.get(uid)).filter(|pod| pod.fate == Fate::Open) {
+            for trouble in pod.told() {
+                let failure = trouble.failure(pod.sight.node.as_deref(), cx.setting.nodes, cx.wall);
+                self.brakes.failed(&failure, cx.now);
+            }
+        }
+    }
+
     pub(super) fn work_brakes(&mut self, everything: bool, desk: &mut Desk<'_>) {
         if everything {
-            for pod in self.pods.values().filter(|pod| pod.fate == Fate::Open) {
-                for trouble in pod.told() {
-                    self.brakes.failed(&trouble.failure(pod.sight.node.as_deref()), desk.cx.now);
-                }
-            }
             for (policy, image) in self.denied.by_policy() {
                 self.brakes.denied(policy, image, desk.cx.now);
             }
@@ -33,7 +37,7 @@ impl Ledger {
         for Change { report, before } in self.brakes.update(desk.cx.now) {
             let released = before == Level::Outage;
             if released {
-                self.restart_clocks(&report.place, desk.cx.now);
+                self.restart_clocks(&report.place, &desk.cx);
             }
             if released || report.level == Level::Outage {
                 self.tell_brake(&report.place, released, report.failing_images, report.failing_nodes, desk);
@@ -42,28 +46,36 @@ impl Ledger {
     }
 
     /// What was counted while a registry or a node was out says nothing of the tasks.
-    fn restart_clocks(&mut self, place: &Place, now: Moment) {
+    fn restart_clocks(&mut self, place: &Place, cx: &Cx<'_>) {
+        let now = cx.now;
         match place {
             Place::Registry(host) => {
                 for task in self.tasks.values_mut() {
+                    let mut restarted = false;
                     for (key, clock) in &mut task.clocks {
                         let of_host = ImageName::parse(key)
                             .is_ok_and(|name| name.reference().is_some_and(|reference| reference.registry() == host));
                         let held = task.failures.get(key).is_none_or(|failure| failure.class.goes_through_brake());
                         if of_host && held {
                             clock.restart(now);
-                            task.dirty = true;
+                            restarted = true;
                         }
+                    }
+                    if restarted {
+                        task.write_clock_down();
                     }
                 }
             }
             Place::Node(node) => {
                 for pod in self.pods.values().filter(|pod| pod.sight.node.as_ref() == Some(node)) {
                     let Some(task) = pod.task.as_ref().and_then(|id| self.tasks.get_mut(id)) else { continue };
-                    for trouble in pod.troubles.values() {
+                    let of_node = |trouble: &&Trouble| {
+                        goes_through_node_brake(&trouble.failure(Some(node), cx.setting.nodes, cx.wall))
+                    };
+                    for trouble in pod.troubles.values().filter(of_node) {
                         if let Some(clock) = task.clocks.get_mut(&trouble.image_key) {
-                            clock.restart(now);
-                            task.dirty = true;
+                            clock.restart(cx.now);
+                            task.write_clock_down();
                         }
                     }
                 }

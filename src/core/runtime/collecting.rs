@@ -41,7 +41,7 @@ impl Ledger {
             if let Some(pod) = self.pods.get_mut(uid) {
                 pod.failed_for = Some(conviction.key.clone());
             }
-            self.fail_pod(entry, uid, None, desk);
+            self.fail_pod(entry, uid, &conviction.key, None, desk);
         }
     }
 
@@ -50,6 +50,7 @@ impl Ledger {
         &mut self,
         entry: &mut TaskEntry,
         uid: &str,
+        image: &str,
         marks: Option<(BTreeMap<String, String>, BTreeMap<String, String>)>,
         desk: &mut Desk<'_>,
     ) -> bool {
@@ -72,6 +73,7 @@ impl Ledger {
             namespace: pod.sight.facts.namespace.clone(),
             name: pod.sight.facts.name.clone(),
             fence: pod.fence(),
+            image: image.to_owned(),
             labels,
             annotations,
         };
@@ -108,7 +110,7 @@ impl Ledger {
         for uid in self.of_the_failed(entry, condemned).into_iter().take(rules.keep_pods as usize) {
             let marks = (Conviction::labels(), conviction.annotations(failed_at));
             let put_off = self.pods.get(&uid).is_some_and(|pod| pod.wait_until > desk.cx.now);
-            done &= self.fail_pod(entry, &uid, Some(marks), desk) || put_off;
+            done &= self.fail_pod(entry, &uid, &conviction.key, Some(marks), desk) || put_off;
         }
         done
     }
@@ -153,6 +155,7 @@ impl Ledger {
                 namespace: pod.sight.facts.namespace.clone(),
                 name: pod.sight.facts.name.clone(),
                 fence: pod.fence(),
+                image: conviction.key.clone(),
             };
             let step = Step::Delete { uid: uid.clone() };
             self.emit(format!("{}/delete/{uid}", entry.tag()), (Some(&id), &id.namespace), step, effect, desk);

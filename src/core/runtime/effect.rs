@@ -84,7 +84,9 @@ pub enum Effect {
         job: OwnerRef,
         reason: Reason,
         message: String,
+        /// The pods that were judged, and the image that they wait for in vain.
         stuck: Vec<String>,
+        image: String,
     },
     /// Set `activeDeadlineSeconds: 1`, and on bare pods of a failed task the labels and annotations, in one patch. The
     /// fence names the pod as it was judged; where a fresh read has another resourceVersion, `guard::pod_may_be_failed`
@@ -93,6 +95,8 @@ pub enum Effect {
         namespace: String,
         name: String,
         fence: Fence,
+        /// What it must still wait for in vain.
+        image: String,
         labels: BTreeMap<String, String>,
         annotations: BTreeMap<String, String>,
     },
@@ -102,6 +106,8 @@ pub enum Effect {
         namespace: String,
         name: String,
         fence: Fence,
+        /// What it must still wait for in vain, if it is not dead.
+        image: String,
     },
     EmitEvent(EventDraft),
 }

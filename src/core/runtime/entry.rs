@@ -218,6 +218,12 @@ impl TaskEntry {
         (sight.record.state == FailureState::PermanentlyFailed && !sight.deleting).then_some(&sight.record)
     }
 
+    /// The clock begins anew, and whoever takes over must know it: the record is not left as it is.
+    pub fn write_clock_down(&mut self) {
+        self.recorded_at = None;
+        self.dirty = true;
+    }
+
     pub fn set_back(&mut self, now: Moment) {
         self.setbacks = self.setbacks.saturating_add(1);
         let seconds = 1_u64 << self.setbacks.saturating_sub(1).min(6);

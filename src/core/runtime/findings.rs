@@ -98,7 +98,7 @@ impl Ledger {
                     judged,
                     since: clock.since(),
                     waited: clock.waited_by(trouble, cx.now),
-                    braked: self.brakes.holding(&trouble.failure(node)) == Level::Outage,
+                    braked: self.brakes.holding(&trouble.failure(node, cx.setting.nodes, cx.wall)) == Level::Outage,
                     ran: pod.ran(),
                     healing: lists,
                 })

@@ -83,11 +83,11 @@ pub fn job_is_open(job: &JobFacts) -> Result<(), Guard> {
 }
 
 /// Whether a Job may be failed by `FailureTarget`, which ends **all** its active pods. `pods` are all pods that it controls,
-/// `stuck` the uids of those that were judged.
+/// `stuck` the uids of those that were judged, `image` the one that they wait for.
 ///
 /// A Job without any active pod may be: its pods were denied, or its last one was just deleted, and its template cannot
 /// change.
-pub fn job_may_fail(owner: &OwnerSight, pods: &[PodSight], stuck: &[String]) -> Result<(), Guard> {
+pub fn job_may_fail(owner: &OwnerSight, pods: &[PodSight], stuck: &[String], image: &str) -> Result<(), Guard> {
     let job = found(owner)?.job.as_ref().ok_or(Guard::NotAJob)?;
     job_is_open(job)?;
     if job.failure_target {
@@ -104,11 +104,17 @@ pub fn job_may_fail(owner: &OwnerSight, pods: &[PodSight], stuck: &[String]) -> 
         return Err(Guard::PodStarted);
     }
     let active: Vec<&PodSight> = pods.iter().filter(|pod| !pod.phase.is_over() && !pod.deleting).collect();
-    let is_stuck = |pod: &&PodSight| !symptoms(pod).is_empty() && (stuck.is_empty() || stuck.contains(&pod.uid));
+    let is_stuck = |pod: &&PodSight| waits_for(pod, image) && (stuck.is_empty() || stuck.contains(&pod.uid));
     if !active.is_empty() && !active.iter().any(is_stuck) {
         return Err(Guard::NothingStuck);
     }
     Ok(())
+}
+
+/// Whether a pod still waits in vain for the image that it was judged for. That it waits for another one now is news: the
+/// first has come.
+fn waits_for(pod: &PodSight, image: &str) -> bool {
+    symptoms(pod).iter().any(|symptom| symptom.image_key() == image)
 }
 
 /// Whether a pod of a Job ran: an active one has a main container that started, or one has succeeded.
@@ -125,8 +131,8 @@ pub fn owner_may_be_marked(owner: &OwnerSight) -> Result<(), Guard> {
     }
 }
 
-/// Whether a pod may be failed in place.
-pub fn pod_may_be_failed(pod: &PodSight) -> Result<(), Guard> {
+/// Whether a pod may be failed in place for an image.
+pub fn pod_may_be_failed(pod: &PodSight, image: &str) -> Result<(), Guard> {
     if pod.deleting {
         Err(Guard::Deleting)
     } else if pod.mirror {
@@ -135,15 +141,15 @@ pub fn pod_may_be_failed(pod: &PodSight) -> Result<(), Guard> {
         Err(Guard::Finished)
     } else if may_have_run(pod) {
         Err(Guard::PodStarted)
-    } else if symptoms(pod).is_empty() {
+    } else if !waits_for(pod, image) {
         Err(Guard::NotStuck)
     } else {
         Ok(())
     }
 }
 
-/// Whether a pod may be deleted: it is stuck, or it died without ever having run.
-pub fn pod_may_be_collected(pod: &PodSight) -> Result<(), Guard> {
+/// Whether a pod may be deleted: it is stuck on an image, or it died without ever having run.
+pub fn pod_may_be_collected(pod: &PodSight, image: &str) -> Result<(), Guard> {
     match pod.phase {
         Phase::Succeeded => Err(Guard::PodSucceeded),
         Phase::Failed => {
@@ -157,6 +163,6 @@ pub fn pod_may_be_collected(pod: &PodSight) -> Result<(), Guard> {
                 Ok(())
             }
         }
-        Phase::Pending | Phase::Running | Phase::Unknown => pod_may_be_failed(pod),
+        Phase::Pending | Phase::Running | Phase::Unknown => pod_may_be_failed(pod, image),
     }
 }

@@ -143,7 +143,7 @@ fn rule(
         (Permanence::Unclear, _) => return wait(Waits::Unclear, None),
         (Permanence::Transient, _) => return wait(Waits::Transient, None),
     }
-    match bench.brakes.holding(&trouble.failure(node)) {
+    match bench.brakes.holding(&trouble.failure(node, bench.nodes, bench.wall)) {
         Level::Outage => return wait(Waits::Brake(Level::Outage), None),
         Level::Suspect if permanence == Permanence::Unclear => return wait(Waits::Brake(Level::Suspect), None),
         Level::Normal | Level::Suspect => {}

@@ -75,10 +75,10 @@ pub(super) struct Flight {
 pub(super) enum Step {
     /// A read: what it brings comes by another door.
     Read,
-    /// With the state that it had before.
+    /// With the state that it had before, and the image that it was about.
     Record {
         record: Box<Record>,
-        before: Option<FailureState>,
+        before: Option<(FailureState, String)>,
     },
     Remove,
     Mark,
@@ -224,10 +224,6 @@ impl Ledger {
         if changed {
             entry.dirty = true;
             for trouble in entry.troubles.values() {
-                let failure = trouble.failure(entry.sight.node.as_deref());
-                if trouble.silent_since.is_none() && entry.fate == Fate::Open {
-                    self.brakes.failed(&failure, moment);
-                }
                 let watched = self.watched.entry(entry.sight.facts.namespace.clone()).or_default();
                 watched.insert(trouble.image_key.clone());
             }

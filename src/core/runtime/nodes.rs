@@ -38,6 +38,9 @@ pub trait Nodes {
     /// Since when at the latest the node lists the image; `None`: it does not.
     fn listed_since(&self, node: &str, image: &ImageReference) -> Option<Timestamp>;
 
+    /// Whether the node listed the image until a short while ago, and does not any more.
+    fn has_lost(&self, node: &str, image: &ImageReference, now: Timestamp) -> bool;
+
     /// Whether a node within reach lists the image since after a time; any node where the reach is not known.
     fn arrived(&self, reach: Option<Reach<'_>>, image: &ImageReference, after: Timestamp, now: Timestamp) -> bool;
 }
@@ -91,6 +94,10 @@ impl Nodes for Inventory {
 
     fn listed_since(&self, node: &str, image: &ImageReference) -> Option<Timestamp> {
         self.first_listed(node, image.lookup())
+    }
+
+    fn has_lost(&self, node: &str, image: &ImageReference, now: Timestamp) -> bool {
+        Inventory::has_lost(self, node, image.lookup(), now)
     }
 
     fn arrived(&self, reach: Option<Reach<'_>>, image: &ImageReference, after: Timestamp, now: Timestamp) -> bool {

@@ -68,7 +68,7 @@ impl Ledger {
         &mut self,
         task: Option<TaskId>,
         record: Record,
-        before: Option<FailureState>,
+        before: Option<(FailureState, String)>,
         outcome: Outcome,
         now: Moment,
     ) {
@@ -80,12 +80,21 @@ impl Ledger {
                 entry.recorded_at = Some(now);
                 let Some(Fence { uid, resource_version }) = fence else { return };
                 let (state, failed) = (record.state, (record.reason, record.class));
+                let another_image = before.as_ref().is_some_and(|(before, image)| {
+                    (*before, state) == (FailureState::PermanentlyFailed, FailureState::PermanentlyFailed)
+                        && *image != record.image
+                });
+                if another_image {
+                    // Of the steps for it none is done.
+                    entry.steps = Steps::default();
+                }
+                let same = before.is_some_and(|(before, _)| before == state) && !another_image;
                 let written = RecordSight { uid, resource_version, deleting: false, record };
                 // The watch may have been faster, and may have brought what came after this.
                 if !entry.record.as_ref().is_some_and(|known| known.supersedes(&written)) {
                     entry.record = Some(written);
                 }
-                if before == Some(state) {
+                if same {
                     return;
                 }
                 match state {

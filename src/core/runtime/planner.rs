@@ -90,6 +90,7 @@ impl Ledger {
             self.tidy(moment);
         }
         self.count_waiting(moment);
+        self.feed_brakes(&cx);
         self.assign_pods(&mut desk);
         self.work_brakes(everything, &mut desk);
         self.heed_starts(&cx);

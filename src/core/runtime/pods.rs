@@ -13,6 +13,7 @@ use super::super::image::ImageReference;
 use super::brake::Failure;
 use super::effect::{Fence, ObjectRef};
 use super::moment::Moment;
+use super::nodes::Nodes;
 use super::sight::PodSight;
 use super::symptoms::{Symptom, Told, may_have_run};
 use super::task::TaskId;
@@ -50,12 +51,14 @@ impl Trouble {
         self.symptom.reference()
     }
 
-    pub fn failure<'a>(&'a self, node: Option<&'a str>) -> Failure<'a> {
+    pub fn failure<'a>(&'a self, node: Option<&'a str>, nodes: &dyn Nodes, now: Timestamp) -> Failure<'a> {
+        let reference = self.reference();
         Failure {
-            host: self.reference().map(ImageReference::registry),
+            host: reference.map(ImageReference::registry),
             node,
             image: &self.image_key,
             class: self.class(),
+            lost: node.zip(reference).is_some_and(|(node, image)| nodes.has_lost(node, image, now)),
         }
     }
 

@@ -8,7 +8,7 @@ use super::super::cause::FailureClass;
 use super::super::pod::OwnerRef;
 use super::super::reason::Reason;
 use super::effect::{Effect, FailureState, Fence, ObjectRef, Record, RecordedFailure};
-use super::entry::TaskEntry;
+use super::entry::{TaskEntry, key_of};
 use super::findings::Finding;
 use super::ledger::{Ledger, Step};
 use super::moment::{Pace, elapsed, later, next_second, whole_second};
@@ -73,7 +73,10 @@ impl TaskEntry {
             RecordedFailure { first_seen: since.or(failure.first_seen), ..failure.clone() }
         });
         let failed_at = match state {
-            FailureState::PermanentlyFailed => known.and_then(|known| known.failed_at).or(Some(now)),
+            FailureState::PermanentlyFailed => {
+                let same = known.filter(|known| known.is_about(conviction));
+                same.and_then(|known| known.failed_at).or(Some(now))
+            }
             FailureState::Retrying | FailureState::Resolved => None,
         };
         let mut policies: Vec<String> = rules.policies.iter().map(|mark| mark.name.clone()).collect();
@@ -110,6 +113,14 @@ impl TaskEntry {
             name: self.record_name.clone(),
             uid: self.record.as_ref().map(|sight| sight.uid.clone()).unwrap_or_default(),
         }
+    }
+}
+
+impl Record {
+    /// Whether it was written for the image of a conviction. One that names none is about whatever the record is about.
+    pub(super) fn is_about(&self, conviction: Option<&Conviction>) -> bool {
+        self.state != FailureState::PermanentlyFailed
+            || conviction.is_none_or(|conviction| key_of(&self.image) == conviction.key)
     }
 }
 
@@ -150,7 +161,8 @@ impl Ledger {
         conviction: Option<&Conviction>,
         desk: &mut Desk<'_>,
     ) -> bool {
-        let known = entry.record.as_ref().filter(|sight| sight.record.state == state && sight.record.reason == reason);
+        let said = |record: &Record| record.state == state && record.reason == reason && record.is_about(conviction);
+        let known = entry.record.as_ref().filter(|sight| said(&sight.record));
         // Once it is said that the task has failed for good, the record stays what it is.
         if known.is_some() && state == FailureState::PermanentlyFailed {
             return true;
@@ -192,7 +204,7 @@ impl Ledger {
         let id = entry.task.id.clone();
         // One at a time, whatever it says: the next one needs the fence that this one brings.
         let name = format!("{}/record", entry.tag());
-        let before = entry.record.as_ref().map(|sight| sight.record.state);
+        let before = entry.record.as_ref().map(|sight| (sight.record.state, sight.record.image.clone()));
         let step = Step::Record { record: Box::new(record.clone()), before };
         let effect = Effect::WriteRecord { fence, record: Box::new(record) };
         self.emit(name, (Some(&id), &id.namespace), step, effect, desk);

@@ -11,13 +11,13 @@ use jiff::Timestamp;
 
 use super::super::image::ImageName;
 use super::super::pod::{PodFacts, PullPolicy};
-use super::super::policy::Policy;
+use super::super::policy::{FailOwner, Policy};
 use super::super::reason::Reason;
 use super::super::refusal::{Refusal, Refusals};
 use super::effect::{FailureState, Record};
 use super::moment::elapsed;
 use super::rules::Rules;
-use super::task::{TaskId, TaskKey, task_of};
+use super::task::{TaskId, TaskKey, can_end, task_of};
 
 /// After each `expiry` admission opens for so long.
 pub const WINDOW: Duration = Duration::from_secs(60);
@@ -134,11 +134,14 @@ impl Refusals for Recreation {
         if self.failed.is_empty() {
             return None;
         }
-        // Owners above the first are not known here: a task of such an owner is stopped by its pods being collected.
+        let rules = Rules::most_cautious(policies).filter(|rules| rules.fail_owner != FailOwner::None)?;
         let key = match &pod.owner {
-            Some(owner) => TaskKey::Owner { uid: owner.uid.clone() },
+            // Owners above the first are not known here: a task of such an owner is stopped by its pods being collected.
+            Some(owner) if can_end(owner, &rules) => TaskKey::Owner { uid: owner.uid.clone() },
+            // A service is only told of: its pods may start elsewhere, or from what a node still holds.
+            Some(_) => return None,
             None => {
-                let key = Rules::most_cautious(policies)?.task_label?;
+                let key = rules.task_label?;
                 let value = pod.labels.get(&key)?.clone();
                 TaskKey::Label { key, value }
             }

@@ -195,9 +195,9 @@ impl Ledger {
         match &entry.task.kind {
             TaskKindOf::ReportOnly(_) => Some(Way::TellOnly),
             TaskKindOf::Label { .. } | TaskKindOf::BarePod { .. } => Some(if acts { Way::Pods } else { Way::TellOnly }),
-            TaskKindOf::Listed(_) => Some(if acts { Way::Listed } else { Way::TellOnly }),
-            TaskKindOf::Job(_) if !acts || entry.steps.hands_off => Some(Way::TellOnly),
-            TaskKindOf::Job(_) if entry.steps.owner_gone => Some(Way::Leave),
+            TaskKindOf::Job(_) | TaskKindOf::Listed(_) if entry.steps.owner_gone => Some(Way::Leave),
+            TaskKindOf::Job(_) | TaskKindOf::Listed(_) if !acts || entry.steps.hands_off => Some(Way::TellOnly),
+            TaskKindOf::Listed(_) => Some(Way::Listed),
             TaskKindOf::Job(_) if entry.steps.owner_failed => Some(Way::Job),
             TaskKindOf::Job(_) if entry.steps.may_fail && entry.permanent().is_some() => Some(Way::Job),
             TaskKindOf::Job(job) => {
@@ -343,6 +343,7 @@ impl Ledger {
             reason: conviction.reason,
             message: conviction.sentence(entry.attempts),
             stuck: condemned.to_vec(),
+            image: conviction.key.clone(),
         };
         self.emit(format!("{}/fail", entry.tag()), (Some(&id), &id.namespace), Step::FailJob, effect, desk);
         false

@@ -91,6 +91,11 @@ pub fn is_job(owner: &OwnerRef) -> bool {
     owner.kind == "Job" && group(&owner.api_version) == "batch"
 }
 
+/// Whether an owner is a task: a Job, or of a kind that the policies name.
+pub(super) fn can_end(owner: &OwnerRef, rules: &Rules) -> bool {
+    is_job(owner) || is_listed(owner, rules)
+}
+
 fn is_listed(owner: &OwnerRef, rules: &Rules) -> bool {
     !NEVER_TASKS.contains(&owner.kind.as_str())
         && rules

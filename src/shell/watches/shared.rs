@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, Node};
 use kube::core::PartialObjectMeta;
 use kube::runtime::watcher::{Config, Event};
@@ -70,7 +69,8 @@ impl<R: Refusals + Default + Send + Sync + 'static> Nodes<R> {
     fn apply(&mut self, node: Node) {
         let facts = node::facts(node);
         self.roll.enter(facts.name.clone());
-        let news = self.world.change_inventory(|inventory| inventory.apply(facts, Timestamp::now()));
+        let now = self.world.now();
+        let news = self.world.change_inventory(|inventory| inventory.apply(facts, now));
         if !news.gained.is_empty() {
             self.world.changed();
         }

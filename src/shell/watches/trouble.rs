@@ -6,7 +6,6 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Event as CoreEvent;
 use kube::runtime::watcher::{Config, Event};
 use kube::{Api, Client, ResourceExt};
@@ -149,9 +148,10 @@ impl<R: Refusals + Default + Send + Sync + 'static> Pods<R> {
             let Diagnosis::PullFailure(cause) = classify(&Words { reason, message, image }) else { continue };
             let name = cause.image.filter(|_| cause.class == FailureClass::NeverPull);
             let Some(Ok(ImageName::Reference(image))) = name.as_deref().map(ImageName::parse) else { continue };
-            let heard = self.world.change_inventory(|inventory| {
-                inventory.kubelet_denies(node, &image, Access::of(&pod.facts), Timestamp::now())
-            });
+            let now = self.world.now();
+            let heard = self
+                .world
+                .change_inventory(|inventory| inventory.kubelet_denies(node, &image, Access::of(&pod.facts), now));
             tracing::debug!(node, image = %image, ?heard, "kubelet denies image");
         }
     }

@@ -1,5 +1,6 @@
 //! What each caller gets, without a socket; what needs one is tested in `door`.
 
+use jiff::Timestamp;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 

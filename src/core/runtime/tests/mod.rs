@@ -6,6 +6,8 @@ mod explain;
 mod faults;
 mod laws;
 mod nodescoped;
+mod outages;
+mod owners;
 mod recreation;
 mod scale;
 mod world;

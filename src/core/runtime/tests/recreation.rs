@@ -2,6 +2,7 @@
 
 use crate::core::pod::PullPolicy;
 use crate::core::policy::{FailOwner, Policy};
+use crate::core::reason::Reason;
 use crate::core::refusal::Refusals as _;
 use crate::core::runtime::effect::FailureState;
 use crate::core::runtime::recreation::Recreation;
@@ -123,4 +124,41 @@ fn a_record_without_a_matching_policy_and_a_job_that_goes_on_refuse_nothing() {
     pods.put(pod("p", "nope:1", 0).of(&job).never());
     pods.pass(120);
     assert!(!is_refused(&pods, &pod("q", "nope:1", 200).of(&job).never()));
+}
+
+#[test]
+fn pods_of_a_service_and_of_owners_that_are_not_failed_are_never_refused() {
+    let web = owner("apps/v1", "ReplicaSet", "web");
+    let mut services = World::new(rules());
+    services.put(pod("p", "nope:1", 0).of(&web).never());
+    services.pass(120);
+    assert_eq!(services.only_record().record.state, FailureState::PermanentlyFailed);
+    assert!(!is_refused(&services, &pod("q", "nope:1", 200).of(&web).never()), "another one may start elsewhere");
+
+    let mut told_only = World::new(fail_owner(FailOwner::None));
+    let job = told_only.job("j");
+    told_only.put(pod("p", "nope:1", 0).of(&job).never());
+    told_only.pass(120);
+    assert_eq!(told_only.only_record().record.state, FailureState::PermanentlyFailed);
+    assert!(!is_refused(&told_only, &pod("q", "nope:1", 200).of(&job).never()), "the Job goes on");
+}
+
+#[test]
+fn a_failed_task_that_is_tried_with_another_bad_image_fails_for_that_one_too() {
+    let mut world = failed();
+    let first = world.only_record().record.failed_at;
+    world.put(pod("q", "nope:2", world.second).labelled("task", "t1").never());
+    world.pass(55);
+    assert_eq!(world.only_record().record.image, "nope:1", "it has its own grace");
+    world.pass(65);
+    let record = &world.only_record().record;
+    assert_eq!((record.state, record.image.as_str()), (FailureState::PermanentlyFailed, "nope:2"));
+    assert!(record.failed_at > first);
+    assert!(is_refused(&world, &pod("again", "nope:2", world.second).labelled("task", "t1").never()));
+    assert_eq!(world.pods.len(), 1, "the newest is kept, the older one collected");
+    let told = world.told().into_iter().filter(|reason| *reason == Reason::PullPermanentlyFailed).count();
+    assert_eq!(told, 2);
+    let (acts, writes) = (world.acts().len(), world.writes.len());
+    world.pass(300);
+    assert_eq!((world.acts().len(), world.writes.len()), (acts, writes), "and that is all");
 }

@@ -29,7 +29,7 @@ use crate::core::runtime::sight::{
     ContainerSight, ContainerState, EverStarted, JobFacts, OwnerFacts, OwnerSight, Phase, PodSight, RecordSight,
     TemplateRuling, TemplateVerdict,
 };
-use crate::core::runtime::symptoms::never_pull_words;
+use crate::core::runtime::symptoms::{never_pull_words, symptoms};
 use crate::core::selector::Selector;
 
 pub const NS: &str = "work";
@@ -496,10 +496,10 @@ impl World {
                 }
                 done
             }
-            Effect::FailJob { namespace, job, reason, message, stuck } => {
+            Effect::FailJob { namespace, job, reason, message, stuck, image } => {
                 let sight = self.read_owner(namespace, job);
                 let pods = self.pods_of(job);
-                if let Err(guard) = job_may_fail(&sight, &pods, stuck) {
+                if let Err(guard) = job_may_fail(&sight, &pods, stuck, image) {
                     return Outcome::Refused(guard);
                 }
                 self.writes.push(effect.clone());
@@ -517,12 +517,12 @@ impl World {
                 }
                 done
             }
-            Effect::FailPod { fence, labels, .. } => {
+            Effect::FailPod { fence, labels, image, .. } => {
                 if !self.fence_holds(&fence.uid) {
                     return Outcome::Gone;
                 }
                 let mut pod = self.pods.get(&fence.uid).expect("the pod").clone();
-                if let Err(guard) = pod_may_be_failed(&pod) {
+                if let Err(guard) = pod_may_be_failed(&pod, image) {
                     return Outcome::Refused(guard);
                 }
                 self.writes.push(effect.clone());
@@ -541,9 +541,9 @@ impl World {
                 self.put(pod);
                 done
             }
-            Effect::DeletePod { fence, .. } => {
+            Effect::DeletePod { fence, image, .. } => {
                 let Some(pod) = self.pods.get(&fence.uid) else { return Outcome::Gone };
-                if let Err(guard) = pod_may_be_collected(pod) {
+                if let Err(guard) = pod_may_be_collected(pod, image) {
                     return Outcome::Refused(guard);
                 }
                 self.writes.push(effect.clone());
@@ -613,7 +613,9 @@ impl World {
     }
 
     pub fn refused_by(&self, owner: &OwnerRef) -> Result<(), Guard> {
-        job_may_fail(&self.read_owner(NS, owner), &self.pods_of(owner), &[])
+        let pods = self.pods_of(owner);
+        let image = pods.iter().flat_map(symptoms).next().map(|symptom| symptom.image_key()).unwrap_or_default();
+        job_may_fail(&self.read_owner(NS, owner), &pods, &[], &image)
     }
 }
 
