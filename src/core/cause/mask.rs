@@ -19,6 +19,9 @@ const TAIL: usize = 12 * 1024;
 /// What every byte of a name becomes.
 const HIDDEN: &str = "#";
 
+/// How a hidden path begins when it is that of a registry's certificates: it is no image, for no image begins with a slash.
+const HIDDEN_CERTS: &str = "#certs#";
+
 /// How a hidden URL begins when it is that of a blob: the registry may lack a layer of an image that it has.
 const HIDDEN_BLOB: &str = "#blob#";
 
@@ -198,7 +201,11 @@ fn hide(text: &str, names: &[Range<usize>]) -> String {
     for name in names {
         let (Some(before), Some(inside)) = (text.get(done..name.start), text.get(name.clone())) else { continue };
         hidden.push_str(before);
-        let first = if is_blob(inside) { HIDDEN_BLOB } else { "" };
+        let first = match inside {
+            _ if is_blob(inside) => HIDDEN_BLOB,
+            _ if inside.starts_with("/etc/") && inside.contains("/certs.d/") => HIDDEN_CERTS,
+            _ => "",
+        };
         hidden.push_str(first);
         hidden.push_str(&HIDDEN.repeat(inside.len() - first.len()));
         done = name.end;
@@ -207,8 +214,9 @@ fn hide(text: &str, names: &[Range<usize>]) -> String {
     hidden
 }
 
-/// Whether this is the URL of a blob: `.../blobs/<digest>`. A repository may have a part called `blobs` too, but then a
-/// last part follows that is no digest.
+/// Whether this is the URL of a blob: `.../blobs/<digest>`. Parts of a repository may be called `blobs` and `manifests`
+/// too, but what is asked for stands last.
 fn is_blob(name: &str) -> bool {
-    name.contains("://") && name.contains("/blobs/sha256:") && !name.contains("/manifests/")
+    let blob = name.rfind("/blobs/sha256:");
+    name.contains("://") && blob.is_some() && blob > name.rfind("/manifests/")
 }

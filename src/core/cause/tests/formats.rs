@@ -200,7 +200,7 @@ fn formats_of_the_sources_are_known_in_every_wrapping() {
 }
 
 /// A cause, in the wrappings of kubelets of all ages.
-fn wrapped(text: &str) -> Vec<(&'static str, String)> {
+pub(super) fn wrapped(text: &str) -> Vec<(&'static str, String)> {
     let escaped = text.replace('\\', r"\\").replace('"', "\\\"");
     vec![
         ("ErrImagePull", text.to_owned()),
