@@ -121,27 +121,34 @@ impl Verdict {
     }
 }
 
-/// The parts of a list `[err1, err2]`, each with where it begins. The errors of a list begin alike.
+/// What gRPC puts before an error, up to `desc = `. Kubelets from 1.30 on leave it out where the code is `Unknown`.
+const CODE: &str = "rpc error: code = ";
+
+/// The words of an error without its gRPC code.
+fn without_code(error: &str) -> &str {
+    match error.split_once(" desc = ") {
+        Some((code, words)) if code.starts_with(CODE) => words,
+        Some(_) | None => error,
+    }
+}
+
+/// The parts of a list `[err1, err2]`, each with where it begins. The errors of a list begin with a gRPC code, or alike.
 fn attempts(masked: &str) -> Vec<(usize, &str)> {
     const ALIKE: usize = 12;
     let mut errors = masked.trim_start_matches([':', ' ']);
-    if let Some((code, words)) = errors.split_once(" desc = ")
-        && code.starts_with("rpc error: code = ")
-        && words.starts_with('[')
-    {
-        errors = words;
+    if without_code(errors).starts_with('[') {
+        errors = without_code(errors);
     }
-    let open = masked.len() - errors.len();
     let Some(list) = errors.strip_prefix('[') else { return vec![(0, masked)] };
-    let Some(begin) = list.get(..ALIKE) else { return vec![(0, masked)] };
-    let next = format!(", {begin}");
-    let mut parts = Vec::new();
-    let mut at = open + 1;
-    for part in list.split(&next) {
-        parts.push((at, part));
-        at += part.len() + next.len();
-    }
-    parts
+    let Some(begin) = without_code(list).get(..ALIKE) else { return vec![(0, masked)] };
+    let open = masked.len() - list.len();
+    let mut starts = vec![0];
+    starts.extend(list.match_indices(", ").map(|(at, comma)| at + comma.len()).filter(|at| {
+        let rest = list.get(*at..).unwrap_or_default();
+        rest.starts_with(CODE) || rest.starts_with(begin)
+    }));
+    let ends = starts.iter().skip(1).map(|start| start - ", ".len()).chain([list.len()]);
+    starts.iter().zip(ends).filter_map(|(start, end)| Some((open + start, list.get(*start..end)?))).collect()
 }
 
 /// The row that decides one error.
@@ -162,7 +169,11 @@ fn decisive(masked: &str) -> Option<Verdict> {
 /// the unpacking, when the registry had long said yes.
 fn contradicts(other: &Match, best: &Match) -> bool {
     let not_now = other.row.weight != Weight::Hints && other.row.permanence == Permanence::Transient;
-    let unpacking = other.row.class == FailureClass::CorruptImage && best.row.class != FailureClass::CorruptImage;
+    let of_the_image = matches!(
+        best.row.class,
+        FailureClass::CorruptImage | FailureClass::PlatformMismatch | FailureClass::SignatureInvalid
+    );
+    let unpacking = other.row.class == FailureClass::CorruptImage && !of_the_image;
     not_now || unpacking
 }
 

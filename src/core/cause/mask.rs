@@ -117,7 +117,10 @@ const NAMES: &[(&str, &str)] = &[
     ("a page is no error text", r"<(?:!doctype|html|head|body|\?xml)\b.*(?:</html>|</error>|</body>)"),
     ("a page that was cut off", r"<(?:!doctype|html|head|body|\?xml)\b.*$"),
     ("an old kubelet's guess", r"this may be because there are no credentials on this request"),
-    ("the artifact half of CRI-O 1.33+", r"[^:;, ]; (?<name>artifact err: .*)$"),
+    (
+        "the artifact half of CRI-O 1.33+",
+        r"[^:;, ]; (?<name>artifact err: .*?)(?:, unable to pull image or oci artifact|$)",
+    ),
     ("mirrors, where the registry itself was asked too", r"(?<name>\(mirrors also failed: \[.*\]\)): "),
     (
         "the fallback to the first protocol",

@@ -77,11 +77,12 @@ pub(super) const ROWS: &[Row] = &[
     // SignatureInvalid
     outranks(SignatureInvalid, "(?:source )?image rejected", "containers/image policy"),
     outranks(SignatureInvalid, "a signature was required, but no signature exists", "containers/image policy"),
-    outranks(SignatureInvalid, "(?:image )?signature (?:validation|verification) (?:failed|error)", "CRI-O, kubelet"),
+    outranks(SignatureInvalid, "(?:image )?signature (?:validation|verification|verify) (?:failed|error)|(?:the )?signatures? (?:do|does|are|is) not satisfied", "CRI-O, kubelet, confidential containers"),
     outranks(SignatureInvalid, "signaturevalidationfailed", "CRI errors"),
     outranks(SignatureInvalid, "(?:is )?rejected by policy", "containers/image policy"),
     outranks(SignatureInvalid, "(?:invalid|no valid|no matching|cryptographic) signatures?(?: (?:verification|when validating)[^:]*)?", "sigstore, containers/image"),
     outranks(SignatureInvalid, "(?:invalid|(?:error )?loading) (?:trust |signature )?policy(?: in)?(?: #+)?", "containers/image policy that cannot be read").but(Unclear),
+    outranks(SignatureInvalid, "unrecogni[sz]ed signature format[^:]*", "containers/image, a page where a signature should be").but(Unclear),
     outranks(SignatureInvalid, "image verifier #* ?(?:\\S+ )?(?:blocked|rejected|returned error)[^:]*", "containerd image verifier"),
     outranks(SignatureInvalid, "(?:image is not signed|not signed (?:in|by) \\S+)", "Harbor content trust"),
     outranks(SignatureInvalid, "(?:remote trust data does not exist|no (?:valid )?trust data|no trusted tag)[^:]*", "Docker content trust"),

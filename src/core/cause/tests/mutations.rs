@@ -128,7 +128,7 @@ fn no_kubelet_around_a_real_message_changes_what_it_means() {
 }
 
 #[test]
-fn a_container_named_before_it_and_other_line_ends_change_nothing() {
+fn what_the_recorder_puts_before_it_and_other_line_ends_change_nothing() {
     let mut wrong = Vec::new();
     for line in all() {
         let ends = line.message.replace("\\n", "\r\n");
@@ -137,8 +137,9 @@ fn a_container_named_before_it_and_other_line_ends_change_nothing() {
             assert_same(&line, line.reason, &message, &mut wrong);
         }
         if line.reason != "FailedSync" && !line.message.starts_with("spec.") && !line.message.is_empty() {
-            let named = format!("spec.initContainers{{not-found-401}}: {}", line.message);
-            assert_same(&line, line.reason, &named, &mut wrong);
+            for before in ["spec.initContainers{not-found-401}: ", "(combined from similar events): "] {
+                assert_same(&line, line.reason, &format!("{before}{}", line.message), &mut wrong);
+            }
         }
     }
     assert!(wrong.is_empty(), "{} {wrong:#?}", wrong.len());
