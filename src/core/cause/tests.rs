@@ -7,6 +7,7 @@ use super::{Cause, Diagnosis, FailureClass, Permanence, Scope, UnknownClass, Wor
 
 mod formats;
 mod laws;
+mod mutations;
 
 /// Real messages with their class, as given with the design.
 const GIVEN: &str = include_str!("../../../tests/data/pull-messages.tsv");
