@@ -199,20 +199,27 @@ fn image(given: Option<&str>, plain: &str) -> Option<String> {
     }
     match (given, first(&NAMED_PATTERN)) {
         // A runtime gives the longer name of the same image; of an image volume it gives another one.
-        (Some(given), Some(named)) if !same_repository(given, &named) => Some(named),
+        (Some(given), Some(named)) if !same_image(given, &named) => Some(named),
         (Some(given), _) => Some(given.to_owned()),
         (None, named) => named,
     }
 }
 
-/// Whether a runtime's name may be the longer form of a given one.
-fn same_repository(given: &str, named: &str) -> bool {
-    let repository = |name: &str| {
-        let name = name.split('@').next().unwrap_or_default();
-        let tag = name.rfind(':').filter(|colon| !name.get(*colon..).unwrap_or_default().contains('/'));
-        name.get(..tag.unwrap_or(name.len())).unwrap_or_default().to_owned()
-    };
-    repository(named).ends_with(&repository(given))
+/// Whether a runtime's name may be the longer form of a given one: the same repository, and the same tag where nobody
+/// speaks of a digest.
+fn same_image(given: &str, named: &str) -> bool {
+    let (given_repository, given_tag) = parts(given);
+    let (named_repository, named_tag) = parts(named);
+    let same_tag = given.contains('@') || named.contains('@') || given_tag == named_tag;
+    same_tag && named_repository.ends_with(given_repository)
+}
+
+/// Repository and tag of a name, whatever its digest.
+fn parts(name: &str) -> (&str, &str) {
+    let name = name.split('@').next().unwrap_or_default();
+    let colon = name.rfind(':').filter(|colon| !name.get(*colon..).unwrap_or_default().contains('/'));
+    let tag = colon.and_then(|colon| name.get(colon + 1..)).unwrap_or("latest");
+    (name.get(..colon.unwrap_or(name.len())).unwrap_or_default(), tag)
 }
 
 /// A segment shorter than this says too little without the one before it.
