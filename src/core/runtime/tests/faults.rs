@@ -277,3 +277,31 @@ fn attempts_survive_restarts_and_are_counted_once() {
     let record = &world.only_record().record;
     assert_eq!(record.attempts, 4);
 }
+
+#[test]
+fn a_pod_that_is_gone_before_its_deletion_is_answered_for_is_counted_as_collected() {
+    let mut world = troubled();
+    world.pass(59);
+    for _ in 0..600 {
+        world.second += 1;
+        loop {
+            let plan = world.plan();
+            if plan.effects.is_empty() {
+                break;
+            }
+            for planned in plan.effects {
+                let outcome = world.apply(&planned.effect);
+                if matches!(planned.effect, Effect::DeletePod { .. }) {
+                    // The watch was faster, and everything was planned anew in between.
+                    let _ = world.plan();
+                }
+                let now = world.now();
+                let _ = world.ledger.outcome(&planned.id, outcome, now);
+            }
+        }
+    }
+    assert_done(&world, "the watch is faster");
+    let collected = world.records.values().map(|sight| sight.record.pods_collected).max();
+    assert_eq!(collected, Some(4));
+    assert_eq!(world.told().iter().filter(|reason| **reason == Reason::PodsCollected).count(), 1);
+}
