@@ -345,6 +345,9 @@ impl Lines {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
+    use super::super::cli::{Cli, Command};
     use super::*;
 
     fn told(reason: &str, message: &str) -> Told {
@@ -382,5 +385,85 @@ mod tests {
             ),
             "{text}"
         );
+    }
+
+    /// Real messages with their labels: id, source, reason, message, runtime, class, retryable, image, where.
+    const REAL: [&str; 2] =
+        [include_str!("../../tests/data/pull-messages.tsv"), include_str!("../../tests/data/more-messages.tsv")];
+
+    /// Through the command line, as JSON.
+    fn json(reason: &str, message: &str, image: &str) -> serde_json::Value {
+        let mut line = vec!["pullguard", "explain", "-o", "json", "--reason", reason];
+        for (flag, value) in [("--message", message), ("--image", image)] {
+            if !value.is_empty() {
+                line.extend([flag, value]);
+            }
+        }
+        let Command::Explain(args) = Cli::try_parse_from(line).expect("a command line").command else {
+            panic!("another command")
+        };
+        serde_json::to_value(offline(&args)).expect("json")
+    }
+
+    #[test]
+    fn every_real_message_is_explained_as_it_is_labelled() {
+        let mut seen = 0;
+        for line in REAL.into_iter().flat_map(|file| file.lines().skip(1)) {
+            let fields: Vec<&str> = line.split('\t').collect();
+            let [_, _, reason, message, _, class, retryable, image, _] = fields[..] else { panic!("{line}") };
+            let told = json(reason, message, image);
+            seen += 1;
+            if class == "NotPullFailure" {
+                assert_eq!(told["pullFailure"], false, "{line}");
+                assert!(told["class"].is_null() && told["permanence"].is_null() && told["scope"].is_null(), "{line}");
+                continue;
+            }
+            assert_eq!((&told["pullFailure"], &told["class"]), (&true.into(), &class.into()), "{line}");
+            // Never more than its collector thought, and never less than it may be.
+            let may_be: &[&str] = match retryable {
+                "permanent" => &["Permanent", "Unclear"],
+                "ambiguous" => &["Unclear", "Transient"],
+                _ => &["Transient"],
+            };
+            assert!(may_be.contains(&told["permanence"].as_str().unwrap_or_default()), "{told} {line}");
+            assert!(!told["summary"].as_str().unwrap_or_default().is_empty(), "{line}");
+            assert!(told["remedy"].is_string(), "{line}");
+            if !image.is_empty() {
+                assert_eq!(told["image"], image, "{line}");
+            }
+        }
+        assert!(seen > 450, "{seen}");
+    }
+
+    #[test]
+    fn a_reason_alone_is_enough_where_it_says_it_all() {
+        for (reason, class, permanence) in [
+            ("ErrImageNeverPull", "NeverPull", "Permanent"),
+            ("InvalidImageName", "InvalidName", "Permanent"),
+            ("ImageInspectError", "InspectFailed", "Unclear"),
+            ("InspectFailed", "InspectFailed", "Unclear"),
+            ("RegistryUnavailable", "RegistryError", "Transient"),
+            ("SignatureValidationFailed", "SignatureInvalid", "Permanent"),
+            ("ErrImagePull", "Unknown", "Transient"),
+            ("ImagePullBackOff", "Unknown", "Transient"),
+        ] {
+            for image in ["", "r.io/not-found:401"] {
+                let told = json(reason, "", image);
+                assert_eq!(told["pullFailure"], true, "{told}");
+                assert_eq!((&told["class"], &told["permanence"]), (&class.into(), &permanence.into()), "{reason}");
+            }
+        }
+        for reason in [
+            "Failed",
+            "FailedSync",
+            "BackOff",
+            "FailedCreatePodSandBox",
+            "CrashLoopBackOff",
+            "ContainerCreating",
+            "Pulled",
+        ] {
+            let told = json(reason, "", "r.io/not-found:401");
+            assert!(told["pullFailure"] == false && told["class"].is_null() && told["permanence"].is_null(), "{told}");
+        }
     }
 }

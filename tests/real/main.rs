@@ -11,8 +11,20 @@
     reason = "a test may stop where it stands"
 )]
 
+mod access;
 mod admission;
+mod arrival;
+mod attempts;
+mod brake;
+mod denied;
+mod explained;
 mod install;
+mod jobs;
+mod owners;
+mod props;
+mod proxy;
+mod recreation;
+mod registry;
 mod runtime;
 mod stage;
 mod world;
@@ -60,8 +72,22 @@ fn main() -> ExitCode {
     arguments.test_threads.get_or_insert(AT_ONCE);
     let possible = nodes_possible();
     let world = Arc::new(World::default());
-    let rooms =
-        [("admission", admission::scenarios()), ("runtime", runtime::scenarios()), ("install", install::scenarios())];
+    // The long ones first.
+    let rooms = [
+        ("access", access::scenarios()),
+        ("registry", registry::scenarios()),
+        ("admission", admission::scenarios()),
+        ("jobs", jobs::scenarios()),
+        ("arrival", arrival::scenarios()),
+        ("runtime", runtime::scenarios()),
+        ("owners", owners::scenarios()),
+        ("attempts", attempts::scenarios()),
+        ("recreation", recreation::scenarios()),
+        ("denied", denied::scenarios()),
+        ("explained", explained::scenarios()),
+        ("brake", brake::scenarios()),
+        ("install", install::scenarios()),
+    ];
     let scenarios = rooms.into_iter().flat_map(|(room, all)| all.into_iter().map(move |scenario| (room, scenario)));
     // Those that play alone come last: the others need not wait for them.
     let (alone, shared): (Vec<_>, Vec<_>) = scenarios.partition(|(_, scenario)| scenario.needs == Needs::NodesAlone);

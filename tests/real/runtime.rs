@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use cluster::Node;
 use serde_json::{Value, json};
 
+use crate::props::metric;
 use crate::stage::{until, wait_installed};
 use crate::world::{Scene, condition, deployment, job, task_pod};
 
@@ -74,6 +75,7 @@ fn until_collected(scene: &Scene<'_>, task: &str, seconds: u64) -> Result<Vec<Va
 
 fn the_dead_pods_of_a_task_are_collected_down_to_keep_pods(scene: &Scene<'_>) -> Result<()> {
     scene.policy(policy("3s", "Enforce"))?;
+    let before = metric(scene.cluster, "pullguard_pods_collected_total", "")?;
     for _ in 0..4 {
         scene.created(&task_pod("task-1", &scene.image("node")))?;
     }
@@ -88,6 +90,8 @@ fn the_dead_pods_of_a_task_are_collected_down_to_keep_pods(scene: &Scene<'_>) ->
         Ok(scene.events("controller")?.into_iter().find(|event| event["reason"] == "PodsCollected"))
     })?;
     ensure!(told["action"] == "CollectPods", "{told}");
+    let after = metric(scene.cluster, "pullguard_pods_collected_total", "")?;
+    ensure!(after >= before + 3.0, "{before} pods collected before, {after} after");
     Ok(())
 }
 

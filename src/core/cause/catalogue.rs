@@ -15,7 +15,9 @@
 //! * **outranks**: wins wherever it stands. For what is certain once it is said, and for 429 and 5xx: whatever a failing
 //!   registry or proxy says beside them is not to be believed;
 //! * **decides**: the last one wins, because errors are wrapped from the inside out and the innermost stands last;
-//! * **hints**: only when nothing else matches. For wrappings that say where it failed, and for bare tails.
+//! * **unpacks**: only when nothing above matches. For wrappings that say that a layer was being stored: by then the
+//!   registry had said yes, so a bare "access is denied" or "not found" behind them is the file system's;
+//! * **hints**: only when nothing else matches. For other wrappings that say where it failed, and for bare tails.
 //!
 //! A longer match wins over a shorter one that ends at the same place; then the earlier row.
 
@@ -34,6 +36,7 @@ use super::class::{FailureClass, Permanence};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Weight {
     Hints,
+    Unpacks,
     Decides,
     Outranks,
 }
@@ -75,6 +78,11 @@ const fn outranks(class: FailureClass, pattern: &'static str, source: &'static s
 
 const fn decides(class: FailureClass, pattern: &'static str, source: &'static str) -> Row {
     Row::new(Weight::Decides, class, pattern, source)
+}
+
+/// That a layer was being stored when it failed.
+const fn unpacks(pattern: &'static str, source: &'static str) -> Row {
+    Row::new(Weight::Unpacks, FailureClass::CorruptImage, pattern, source)
 }
 
 const fn hints(class: FailureClass, pattern: &'static str, source: &'static str) -> Row {

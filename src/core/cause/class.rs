@@ -262,6 +262,14 @@ impl Permanence {
             Self::Unclear => "Unclear",
         }
     }
+
+    /// The same, but never more than unclear.
+    pub(super) const fn max_unclear(self) -> Self {
+        match self {
+            Self::Permanent | Self::Unclear => Self::Unclear,
+            Self::Transient => Self::Transient,
+        }
+    }
 }
 
 impl Scope {

@@ -25,7 +25,11 @@ pub fn classify(words: &Words<'_>) -> Diagnosis {
         return Diagnosis::CauseElsewhere { image };
     }
     let found = if silent { None } else { verdict(&masked) };
-    let (class, permanence) = judge(teller, found.as_ref());
+    let (class, mut permanence) = judge(teller, found.as_ref());
+    // What decides stands at the end: where that was cut off, only what is certain once it is said stays certain.
+    if cut_off(words.message) && found.is_some_and(|found| found.row.weight != Weight::Outranks) {
+        permanence = permanence.max_unclear();
+    }
     let particular = found.as_ref().filter(|found| found.row.class == class || class == FailureClass::InspectFailed);
     let remedy = match particular.and_then(|found| found.row.remedy) {
         Some(advice) => fill(advice, image.as_deref()),
@@ -33,6 +37,17 @@ pub fn classify(words: &Words<'_>) -> Diagnosis {
     };
     let summary = summary(&plain, &masked, found.map(|found| found.start), class);
     Diagnosis::PullFailure(Cause { class, permanence, image, summary, remedy })
+}
+
+/// The most that an Event's text may have, in bytes.
+const MOST_OF_AN_EVENT: usize = 1024;
+
+/// Whether a text was shortened to what an Event may have.
+fn cut_off(message: &str) -> bool {
+    let message = message.trim_end();
+    let about = MOST_OF_AN_EVENT - 24..=MOST_OF_AN_EVENT;
+    message.len() == MOST_OF_AN_EVENT
+        || about.contains(&message.len()) && (message.ends_with("...") || message.ends_with('\u{2026}'))
 }
 
 /// A back-off or a reason that is only repeated has no cause in it.
@@ -80,36 +95,60 @@ fn own(class: FailureClass) -> (FailureClass, Permanence) {
 /// The verdict on a text. Where several credentials were tried it is a list of errors, and the most hopeful one counts:
 /// with it, the next try may succeed.
 fn verdict(masked: &str) -> Option<Verdict> {
-    let mut last = None;
+    let mut last: Option<Verdict> = None;
     for (offset, part) in attempts(masked) {
         let Some(mut found) = decisive(part) else { continue };
         found.start += offset;
         last = match last {
-            Some(before @ Verdict { permanence: Permanence::Transient, .. })
-                if found.permanence != Permanence::Transient =>
-            {
-                Some(before)
-            }
-            _ => Some(found),
+            Some(before) if before.got_further_than(&found) => Some(before),
+            Some(_) | None => Some(found),
         };
     }
     last
 }
 
-/// The parts of a list `[err1, err2]`, each with where it begins. The errors of a list begin alike.
+impl Verdict {
+    /// Of two credentials: with one the next try may succeed, or it was let in where the other was turned away.
+    fn got_further_than(&self, other: &Self) -> bool {
+        let may_pass = |verdict: &Self| verdict.permanence == Permanence::Transient;
+        let turned_away =
+            |verdict: &Self| matches!(verdict.row.class, FailureClass::Unauthorized | FailureClass::NotFoundOrDenied);
+        match (may_pass(self), may_pass(other)) {
+            (true, false) => true,
+            (false, true) => false,
+            (true, true) | (false, false) => turned_away(other) && !turned_away(self),
+        }
+    }
+}
+
+/// What gRPC puts before an error, up to `desc = `. Kubelets from 1.30 on leave it out where the code is `Unknown`.
+const CODE: &str = "rpc error: code = ";
+
+/// The words of an error without its gRPC code.
+fn without_code(error: &str) -> &str {
+    match error.split_once(" desc = ") {
+        Some((code, words)) if code.starts_with(CODE) => words,
+        Some(_) | None => error,
+    }
+}
+
+/// The parts of a list `[err1, err2]`, each with where it begins. The errors of a list begin with a gRPC code, or alike.
 fn attempts(masked: &str) -> Vec<(usize, &str)> {
     const ALIKE: usize = 12;
-    let open = masked.len() - masked.trim_start_matches([':', ' ']).len();
-    let Some(list) = masked.get(open..).and_then(|rest| rest.strip_prefix('[')) else { return vec![(0, masked)] };
-    let Some(begin) = list.get(..ALIKE) else { return vec![(0, masked)] };
-    let next = format!(", {begin}");
-    let mut parts = Vec::new();
-    let mut at = open + 1;
-    for part in list.split(&next) {
-        parts.push((at, part));
-        at += part.len() + next.len();
+    let mut errors = masked.trim_start_matches([':', ' ']);
+    if without_code(errors).starts_with('[') {
+        errors = without_code(errors);
     }
-    parts
+    let Some(list) = errors.strip_prefix('[') else { return vec![(0, masked)] };
+    let Some(begin) = without_code(list).get(..ALIKE) else { return vec![(0, masked)] };
+    let open = masked.len() - list.len();
+    let mut starts = vec![0];
+    starts.extend(list.match_indices(", ").map(|(at, comma)| at + comma.len()).filter(|at| {
+        let rest = list.get(*at..).unwrap_or_default();
+        rest.starts_with(CODE) || rest.starts_with(begin)
+    }));
+    let ends = starts.iter().skip(1).map(|start| start - ", ".len()).chain([list.len()]);
+    starts.iter().zip(ends).filter_map(|(start, end)| Some((open + start, list.get(*start..end)?))).collect()
 }
 
 /// The row that decides one error.
@@ -130,7 +169,11 @@ fn decisive(masked: &str) -> Option<Verdict> {
 /// the unpacking, when the registry had long said yes.
 fn contradicts(other: &Match, best: &Match) -> bool {
     let not_now = other.row.weight != Weight::Hints && other.row.permanence == Permanence::Transient;
-    let unpacking = other.row.class == FailureClass::CorruptImage && best.row.class != FailureClass::CorruptImage;
+    let of_the_image = matches!(
+        best.row.class,
+        FailureClass::CorruptImage | FailureClass::PlatformMismatch | FailureClass::SignatureInvalid
+    );
+    let unpacking = other.row.class == FailureClass::CorruptImage && !of_the_image;
     not_now || unpacking
 }
 
@@ -156,20 +199,27 @@ fn image(given: Option<&str>, plain: &str) -> Option<String> {
     }
     match (given, first(&NAMED_PATTERN)) {
         // A runtime gives the longer name of the same image; of an image volume it gives another one.
-        (Some(given), Some(named)) if !same_repository(given, &named) => Some(named),
+        (Some(given), Some(named)) if !same_image(given, &named) => Some(named),
         (Some(given), _) => Some(given.to_owned()),
         (None, named) => named,
     }
 }
 
-/// Whether a runtime's name may be the longer form of a given one.
-fn same_repository(given: &str, named: &str) -> bool {
-    let repository = |name: &str| {
-        let name = name.split('@').next().unwrap_or_default();
-        let tag = name.rfind(':').filter(|colon| !name.get(*colon..).unwrap_or_default().contains('/'));
-        name.get(..tag.unwrap_or(name.len())).unwrap_or_default().to_owned()
-    };
-    repository(named).ends_with(&repository(given))
+/// Whether a runtime's name may be the longer form of a given one: the same repository, and the same tag where nobody
+/// speaks of a digest.
+fn same_image(given: &str, named: &str) -> bool {
+    let (given_repository, given_tag) = parts(given);
+    let (named_repository, named_tag) = parts(named);
+    let same_tag = given.contains('@') || named.contains('@') || given_tag == named_tag;
+    same_tag && named_repository.ends_with(given_repository)
+}
+
+/// Repository and tag of a name, whatever its digest.
+fn parts(name: &str) -> (&str, &str) {
+    let name = name.split('@').next().unwrap_or_default();
+    let colon = name.rfind(':').filter(|colon| !name.get(*colon..).unwrap_or_default().contains('/'));
+    let tag = colon.and_then(|colon| name.get(colon + 1..)).unwrap_or("latest");
+    (name.get(..colon.unwrap_or(name.len())).unwrap_or_default(), tag)
 }
 
 /// A segment shorter than this says too little without the one before it.

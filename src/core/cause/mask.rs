@@ -19,6 +19,9 @@ const TAIL: usize = 12 * 1024;
 /// What every byte of a name becomes.
 const HIDDEN: &str = "#";
 
+/// How a hidden path begins when it is that of a registry's certificates: it is no image, for no image begins with a slash.
+const HIDDEN_CERTS: &str = "#certs#";
+
 /// How a hidden URL begins when it is that of a blob: the registry may lack a layer of an image that it has.
 const HIDDEN_BLOB: &str = "#blob#";
 
@@ -114,7 +117,10 @@ const NAMES: &[(&str, &str)] = &[
     ("a page is no error text", r"<(?:!doctype|html|head|body|\?xml)\b.*(?:</html>|</error>|</body>)"),
     ("a page that was cut off", r"<(?:!doctype|html|head|body|\?xml)\b.*$"),
     ("an old kubelet's guess", r"this may be because there are no credentials on this request"),
-    ("the artifact half of CRI-O 1.33+", r"[^:;, ]; (?<name>artifact err: .*)$"),
+    (
+        "the artifact half of CRI-O 1.33+",
+        r"[^:;, ]; (?<name>artifact err: .*?)(?:, unable to pull image or oci artifact|$)",
+    ),
     ("mirrors, where the registry itself was asked too", r"(?<name>\(mirrors also failed: \[.*\]\)): "),
     (
         "the fallback to the first protocol",
@@ -198,7 +204,11 @@ fn hide(text: &str, names: &[Range<usize>]) -> String {
     for name in names {
         let (Some(before), Some(inside)) = (text.get(done..name.start), text.get(name.clone())) else { continue };
         hidden.push_str(before);
-        let first = if is_blob(inside) { HIDDEN_BLOB } else { "" };
+        let first = match inside {
+            _ if is_blob(inside) => HIDDEN_BLOB,
+            _ if inside.starts_with("/etc/") && inside.contains("/certs.d/") => HIDDEN_CERTS,
+            _ => "",
+        };
         hidden.push_str(first);
         hidden.push_str(&HIDDEN.repeat(inside.len() - first.len()));
         done = name.end;
@@ -207,8 +217,9 @@ fn hide(text: &str, names: &[Range<usize>]) -> String {
     hidden
 }
 
-/// Whether this is the URL of a blob: `.../blobs/<digest>`. A repository may have a part called `blobs` too, but then a
-/// last part follows that is no digest.
+/// Whether this is the URL of a blob: `.../blobs/<digest>`. Parts of a repository may be called `blobs` and `manifests`
+/// too, but what is asked for stands last.
 fn is_blob(name: &str) -> bool {
-    name.contains("://") && name.contains("/blobs/sha256:") && !name.contains("/manifests/")
+    let blob = name.rfind("/blobs/sha256:");
+    name.contains("://") && blob.is_some() && blob > name.rfind("/manifests/")
 }

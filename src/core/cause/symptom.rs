@@ -71,6 +71,7 @@ const OPENINGS: &[(&str, Teller)] = &[
 
 /// What may stand before the opening.
 const PREFIXES: &[&str] = &[
+    r"^\(combined from similar events\): ?",
     r"^spec\.\w+\{[^}]*\}: ?",
     r"^error syncing pod(?: [^,]*)?, skipping: ",
     r"^error: ",
@@ -81,8 +82,9 @@ const PREFIXES: &[&str] = &[
 /// Words that only pulls use, for texts that begin in a way nobody has seen. Searched where names are hidden.
 const MARKS: &str = r"(?:image pull failed for|failed to pull (?:and unpack )?image|pull access denied|manifest unknown|failed to resolve (?:reference|image)|error pulling image|while pulling image|initializing source #|reading manifest #|pinging (?:container|docker) registry|toomanyrequests|pull qps exceeded|unable to pull image|error reading manifest)";
 
-/// A sandbox needs an image too, but that is the node's trouble and no pod can mend it.
-const SANDBOX: &str = r"(?:sandbox image|createpodsandbox|create pod sandbox|sandbox for pod|pod infra container|infra image|setupnetwork)";
+/// A sandbox needs an image too, but that is the node's trouble and no pod can mend it. And a container that cannot be
+/// made of an image has one.
+const SANDBOX: &str = r"(?:failed to (?:create|generate|reserve|start|run) (?:(?:docker|containerd) )?(?:container|task)|sandbox image|createpodsandbox|create pod sandbox|sandbox for pod|pod infra container|infra image|setupnetwork)";
 
 /// What kubelets before 1.6 called the sandbox: a container named POD.
 const SANDBOX_CONTAINER: &str = "failed to \"startcontainer\" for \"pod\" with";

@@ -7,6 +7,7 @@ use super::{Cause, Diagnosis, FailureClass, Permanence, Scope, UnknownClass, Wor
 
 mod formats;
 mod laws;
+mod mutations;
 
 /// Real messages with their class, as given with the design.
 const GIVEN: &str = include_str!("../../../tests/data/pull-messages.tsv");
@@ -202,6 +203,10 @@ fn the_image_of_an_image_volume_is_the_volumes_and_a_longer_name_is_the_given_on
     assert_eq!(image(text, "nginx"), "nginx");
     assert_eq!(image(text, "r.io/app:1"), "docker.io/library/nginx:latest");
     assert_eq!(image("i/o timeout", "r.io/app:1"), "r.io/app:1");
+    // A volume may be of another tag of the very repository.
+    let text = "failed to pull and unpack image \"r.io/app:2\": failed to resolve image: r.io/app:2: not found";
+    assert_eq!((image(text, "r.io/app:1"), image(text, "r.io/app:2")), ("r.io/app:2".into(), "r.io/app:2".into()));
+    assert_eq!(image(text, "r.io/app:1@sha256:1"), "r.io/app:1@sha256:1");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::super::cause::FailureClass;
+use super::super::pod::OwnerRef;
 use super::super::policies::Certainty;
 use super::super::policy::{FailOwner, Policy};
 use super::brake::{Level, Place};
@@ -22,7 +23,7 @@ use super::moment::{LONGEST_STEP, Moment};
 use super::plan::{Plan, Setting};
 use super::pods::{Fate, SILENCE};
 use super::rules::Rules;
-use super::sight::OwnerSight;
+use super::sight::{OwnerSight, PolicyMark};
 use super::task::{Above, Identity, Task, TaskId, identify};
 
 /// How often everything is looked at, changed or not.
@@ -137,7 +138,7 @@ impl Ledger {
         Rules::most_cautious(&matching).map_or(Governance::None, |rules| Governance::Rules(Box::new(rules)))
     }
 
-    fn above(&self, owner: &super::super::pod::OwnerRef) -> Above {
+    fn above(&self, owner: &OwnerRef) -> Above {
         match self.owners.get(&owner.uid).map(|known| &known.sight) {
             None => Above::Unasked,
             Some(OwnerSight::NotFound { .. } | OwnerSight::Unreadable { .. }) => Above::Nobody,
@@ -251,17 +252,16 @@ impl Ledger {
             },
         };
         let brakes = &self.brakes;
-        let braked = |marks: &[super::sight::PolicyMark]| {
+        let braked = |marks: &[PolicyMark]| {
             marks.iter().any(|mark| brakes.level(&Place::Policy(mark.name.clone())) == Level::Outage)
         };
         for next in self.denied.next(desk.cx.now, &limit, &braked) {
             match next {
                 Next::Wait(at) => desk.out.wake(at),
-                Next::Judge { namespace, job } => {
-                    let id = format!("judge/{}", job.uid);
-                    let effect = Effect::JudgeTemplate { namespace: namespace.clone(), job };
-                    self.emit(id, (None, &namespace), Step::Read, effect, desk);
-                    desk.out.wake(desk.cx.now.plus(SOON));
+                Next::Judge { namespace, job } => self.judge_template(namespace, job, desk),
+                // Ruled under a generation that is no longer in force.
+                Next::Fail(denied) if !denied.policies.iter().all(|mark| is_in_force(mark, &desk.cx)) => {
+                    self.judge_template(denied.namespace, denied.job, desk);
                 }
                 Next::Fail(denied) => {
                     let Governance::Rules(rules) = Self::govern(&desk.cx, &denied.pod) else { continue };
@@ -269,6 +269,13 @@ impl Ledger {
                 }
             }
         }
+    }
+
+    fn judge_template(&mut self, namespace: String, job: OwnerRef, desk: &mut Desk<'_>) {
+        let id = format!("judge/{}", job.uid);
+        let effect = Effect::JudgeTemplate { namespace: namespace.clone(), job };
+        self.emit(id, (None, &namespace), Step::Read, effect, desk);
+        desk.out.wake(desk.cx.now.plus(SOON));
     }
 
     fn work_tasks(&mut self, everything: bool, desk: &mut Desk<'_>) {
@@ -360,13 +367,7 @@ impl Ledger {
         self.escalated.retain(|story| stories.contains_key(story));
     }
 
-    pub(super) fn look_up(
-        &mut self,
-        task: Option<&TaskId>,
-        namespace: String,
-        owner: super::super::pod::OwnerRef,
-        desk: &mut Desk<'_>,
-    ) {
+    pub(super) fn look_up(&mut self, task: Option<&TaskId>, namespace: String, owner: OwnerRef, desk: &mut Desk<'_>) {
         let id = format!("look-up/{}", owner.uid);
         let effect = Effect::LookUpOwner { namespace: namespace.clone(), owner };
         self.emit(id, (task, &namespace), Step::Read, effect, desk);
@@ -412,6 +413,11 @@ impl Ledger {
         desk.out.effects.push(Planned { id, effect });
         true
     }
+}
+
+fn is_in_force(mark: &PolicyMark, cx: &Cx<'_>) -> bool {
+    let known = cx.setting.policies.get(&mark.name);
+    known.is_some_and(|policy| policy.uid == mark.uid && policy.generation == mark.generation)
 }
 
 /// One cause of one maker's runs.

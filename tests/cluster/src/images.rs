@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result};
 
@@ -72,7 +73,10 @@ impl Cluster {
 
     fn push_to(&self, registry: &str, image: &TestImage) -> Result<String> {
         let reference = format!("{registry}/{}", image.name());
-        let file = self.place.state.join(format!("push-{}.tar", std::process::id()));
+        // Tests push side by side, out of one process.
+        static PUSHES: AtomicU64 = AtomicU64::new(0);
+        let (process, push) = (std::process::id(), PUSHES.fetch_add(1, Ordering::Relaxed));
+        let file = self.place.state.join(format!("push-{process}-{push}.tar"));
         fs::write(&file, image.archive()?).with_context(|| format!("cannot write {}", file.display()))?;
         let pushed = run(self.crane().arg("push").arg(&file).arg(&reference));
         let _only_space = fs::remove_file(&file);
@@ -89,9 +93,10 @@ impl Cluster {
         command
     }
 
-    /// Makes a node pull from `host` by plain HTTP out of this port of the cluster's address: a test's own registry.
-    pub fn trust_registry(&self, node: Node, host: &str, port: u16) -> Result<()> {
-        registry::trust(&self.place, node, self.record.network, host, port)
+    /// Makes a node pull what is of `host` by plain HTTP from `server` (`host:port`): a test's own registry, or one that
+    /// stands in for another. It holds from the next pull on.
+    pub fn trust_registry(&self, node: Node, host: &str, server: &str) -> Result<()> {
+        registry::trust(&self.place, node, host, server)
     }
 
     /// ctr on the images that the kubelet of a node sees; ready for arguments.

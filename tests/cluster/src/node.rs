@@ -75,9 +75,10 @@ pub(crate) fn prepare(place: &Place, network: Network, bin: &Path, node: Node, c
     write("cni/10-bridge.conflist", &cni(place, network, node).to_string())?;
     write("containerd.toml", &containerd_config(place, bin, node)?)?;
     write("kubelet.json", &kubelet_config(place, network, node, changes)?.to_string())?;
-    registry::trust(place, node, network, "registry.local", registry::PORT)?;
-    registry::trust(place, node, network, &registry::address(network, registry::PORT), registry::PORT)?;
-    registry::trust(place, node, network, &registry::address(network, registry::AUTH_PORT), registry::AUTH_PORT)
+    let (open, asking) = (registry::address(network, registry::PORT), registry::address(network, registry::AUTH_PORT));
+    registry::trust(place, node, "registry.local", &open)?;
+    registry::trust(place, node, &open, &open)?;
+    registry::trust(place, node, &asking, &asking)
 }
 
 /// How pods get an address.

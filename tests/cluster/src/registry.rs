@@ -53,13 +53,13 @@ pub(crate) fn prepare(place: &Place, network: Network, port: u16) -> Result<Vec<
     Ok(vec!["serve".into(), path.display().to_string()])
 }
 
-/// Tells a node's containerd that pulls from `host` go, by plain HTTP, to this port of the cluster's address. It reads
-/// the file at each pull.
-pub(crate) fn trust(place: &Place, node: Node, network: Network, host: &str, port: u16) -> Result<()> {
+/// Tells a node's containerd that pulls from `host` go, by plain HTTP, to `server` (`host:port`). It reads the file at
+/// each pull.
+pub(crate) fn trust(place: &Place, node: Node, host: &str, server: &str) -> Result<()> {
     let directory = place.node(node).join("hosts").join(host);
     fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
-    let server = format!("http://{}", address(network, port));
-    let text = format!("server = \"{server}\"\n[host.\"{server}\"]\n  capabilities = [\"pull\", \"resolve\"]\n");
+    let text =
+        format!("server = \"http://{server}\"\n[host.\"http://{server}\"]\n  capabilities = [\"pull\", \"resolve\"]\n");
     fs::write(directory.join("hosts.toml"), text).with_context(|| format!("cannot write hosts.toml of {host}"))
 }
 

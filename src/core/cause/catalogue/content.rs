@@ -2,7 +2,7 @@
 
 use super::super::class::FailureClass::{CorruptImage, PlatformMismatch, SignatureInvalid};
 use super::super::class::Permanence::{Permanent, Unclear};
-use super::{Row, hints, outranks, status};
+use super::{Row, hints, outranks, status, unpacks};
 
 /// A manifest of the first schema: the node will never read it again, whoever asks.
 const OLD_FORMAT: &str =
@@ -34,6 +34,7 @@ pub(super) const ROWS: &[Row] = &[
     outranks(CorruptImage, "error response from daemon: #+ not supported|docker manifest schema 1 is (?:not|no longer)[^:]*", "Docker with the containerd store").but(Permanent).remedy(OLD_FORMAT),
     outranks(CorruptImage, "schema ?(?:version )?1 (?:images?|manifests?) (?:is|are)? ?(?:not|un|deprecated)[^:]*", "Docker, CRI-O").but(Permanent).remedy(OLD_FORMAT),
     outranks(CorruptImage, "(?:unexpected|unsupported|unknown|invalid|unrecogni[sz]ed|unhandled) ?(?:manifest |layer |config |image )?(?:media ?type|mime ?type)", "containerd images, containers/image, Docker"),
+    outranks(CorruptImage, "mediatype in manifest should be .*", "Docker 19 and older, an OCI manifest"),
     outranks(CorruptImage, "unsupported image-specific operation on artifact with type", "containers/image").but(Permanent),
     outranks(CorruptImage, "unsupported schema version", "Docker"),
     outranks(CorruptImage, "encountered unknown type (?:#+|\\S+)[^:]*", "containerd 1.x handlers"),
@@ -66,20 +67,22 @@ pub(super) const ROWS: &[Row] = &[
     outranks(CorruptImage, "(?:error )?processing tar file.*: ?(?:unexpected eof|archive/tar[^:]*|invalid tar header|.*duplicates of file paths.*)", "Docker"),
     outranks(CorruptImage, "(?:failed to (?:extract|register|unpack|apply) layer|extract layer|applylayer|untar).*(?:unexpected eof|: eof)", "containerd, Docker: a layer cut short"),
     outranks(CorruptImage, "(?:invalid tar header|duplicates of file paths not supported)", "Go archive/tar, Docker"),
-    hints(CorruptImage, "failed to (?:register|extract|apply|unpack|convert) (?:image|layer)[^:]*", "Docker, containerd: unpacking failed"),
-    hints(CorruptImage, "(?:failed|unable) to (?:prepare extraction snapshot|commit snapshot|stat snapshot|create snapshot|prepare snapshot)", "containerd unpacker.go"),
-    hints(CorruptImage, "failed (?:to )?commit (?:on ref)?", "containerd content store"),
-    hints(CorruptImage, "(?:applying layer|committing the finished image|error creating layer|applylayer|processing tar file|hcsshim::importlayer|writing blob: adding layer|adding layer with blob|storing blob to file)", "containers/storage, Docker, hcsshim"),
-    hints(CorruptImage, "error processing tar file", "Docker"),
-    hints(CorruptImage, "layer #+ unavailable", "soci snapshotter"),
-    hints(CorruptImage, "get image config descriptor", "containerd image_pull.go"),
+    unpacks("failed to (?:register|extract|apply|unpack|convert) (?:image|layer)[^:]*", "Docker, containerd: unpacking failed"),
+    unpacks("(?:failed|unable) to (?:prepare extraction snapshot|commit snapshot|stat snapshot|create snapshot|prepare snapshot)", "containerd unpacker.go"),
+    unpacks("failed (?:to )?commit (?:on ref)?", "containerd content store"),
+    unpacks("(?:applying layer|committing the finished image|error creating layer|applylayer|processing tar file|hcsshim::importlayer|writing blob: adding layer|adding layer with blob|storing blob to file)", "containers/storage, Docker, hcsshim"),
+    unpacks("error processing tar file", "Docker"),
+    unpacks("layer #+ unavailable", "soci snapshotter"),
+    unpacks("get image config descriptor", "containerd image_pull.go"),
     // SignatureInvalid
     outranks(SignatureInvalid, "(?:source )?image rejected", "containers/image policy"),
     outranks(SignatureInvalid, "a signature was required, but no signature exists", "containers/image policy"),
-    outranks(SignatureInvalid, "(?:image )?signature (?:validation|verification) (?:failed|error)", "CRI-O, kubelet"),
+    outranks(SignatureInvalid, "(?:image )?signature (?:validation|verification|verify) (?:failed|error)|(?:the )?signatures? (?:do|does|are|is) not satisfied", "CRI-O, kubelet, confidential containers"),
     outranks(SignatureInvalid, "signaturevalidationfailed", "CRI errors"),
     outranks(SignatureInvalid, "(?:is )?rejected by policy", "containers/image policy"),
     outranks(SignatureInvalid, "(?:invalid|no valid|no matching|cryptographic) signatures?(?: (?:verification|when validating)[^:]*)?", "sigstore, containers/image"),
+    outranks(SignatureInvalid, "(?:invalid|(?:error )?loading) (?:trust |signature )?policy(?: in)?(?: #+)?", "containers/image policy that cannot be read").but(Unclear),
+    outranks(SignatureInvalid, "unrecogni[sz]ed signature format[^:]*", "containers/image, a page where a signature should be").but(Unclear),
     outranks(SignatureInvalid, "image verifier #* ?(?:\\S+ )?(?:blocked|rejected|returned error)[^:]*", "containerd image verifier"),
     outranks(SignatureInvalid, "(?:image is not signed|not signed (?:in|by) \\S+)", "Harbor content trust"),
     outranks(SignatureInvalid, "(?:remote trust data does not exist|no (?:valid )?trust data|no trusted tag)[^:]*", "Docker content trust"),

@@ -21,6 +21,7 @@ pub(super) const ROWS: &[Row] = &[
     outranks(InvalidName, "(?:invalid checksum digest (?:length|format)|unsupported digest algorithm|invalid digest format)", "opencontainers/go-digest"),
     outranks(InvalidName, "reference is missing (?:a )?(?:name|tag|digest)[^:]*", "Docker, cri-containerd"),
     outranks(InvalidName, "cannot specify 64-byte hexadecimal strings", "distribution/reference"),
+    decides(InvalidName, "(?:object|hostname) required", "containerd pkg/reference"),
     decides(InvalidName, "did not resolve to an alias(?: and no (?:unqualified-search|containers-registries)[^:;]*)?", "containers/image shortnames").remedy("Write {image} with its registry host (docker.io/library/...), or set unqualified-search-registries on the node."),
     decides(InvalidName, "short-name resolution enforced but cannot prompt without a tty", "containers/image shortnames").remedy("Write {image} with its registry host (docker.io/library/...): on the node the short name is ambiguous."),
     decides(InvalidName, "no registries configured while trying to pull an unqualified image", "CRI-O 1.10").remedy("Write {image} with its registry host (docker.io/library/...), or set search registries on the node."),

@@ -25,8 +25,8 @@ pub(super) const ROWS: &[Row] = &[
     decides(RegistryError, "(?:internal server error|service unavailable|temporarily unavailable|no healthy upstream)", "proxies, registries"),
     decides(RegistryError, "unknown: (?:unknown error|internal(?: server)? error|service unavailable)", "distribution error code UNKNOWN"),
     decides(RegistryError, "registryunavailable", "CRI errors"),
-    // The other 4xx are neither "no such thing" nor "no access": a registry or a proxy that does not speak well.
-    decides(RegistryError, status!("400|405|406|409|413|415|416|418|421|422|425|426|431", "bad request|method not allowed|not acceptable|conflict|payload too large|request entity too large|unsupported media type|(?:requested )?range not satisfiable|i'm a teapot|misdirected request|unprocessable (?:entity|content)"), "HTTP").but(Transient),
+    // Redirections that nobody followed, and the other 4xx, are neither "no such thing" nor "no access": a registry or a proxy that does not speak well.
+    decides(RegistryError, status!("30[0-8]|400|405|406|409|413|415|416|418|421|422|423|424|425|426|428|431|444|499", "multiple choices|moved permanently|found|see other|temporary redirect|permanent redirect|bad request|method not allowed|not acceptable|conflict|payload too large|request entity too large|unsupported media type|(?:requested )?range not satisfiable|i'm a teapot|misdirected request|unprocessable (?:entity|content)"), "HTTP").but(Transient),
     decides(RegistryError, "(?:error parsing http )4(?:00|05|06|09|13|15|16|22) response body.*", "Docker distribution client").but(Transient),
     // Proxies: Go's client reports the answer to CONNECT as its bare phrase, right after the URL.
     decides(Network, r"(?:get|head|post|put) #+: (?:bad gateway|forbidden|service unavailable|proxy authentication required|gateway timeout|bad request|internal server error)", "Go net/http, CONNECT refused by a proxy").remedy(WHOSE_PROXY),
@@ -53,6 +53,8 @@ pub(super) const ROWS: &[Row] = &[
     // A signed URL that ran out, an object store behind a firewall: the registry itself said yes before.
     decides(Unauthorized, concat!("#blob#+:? ?[^:]*", status!("40[13]", "unauthorized|forbidden")), "blob storage").but(Unclear),
     decides(Unauthorized, concat!("(?:reading|fetching|copying|writing) (?:blob|layer|config)\\b.*", status!("40[13]", "unauthorized|forbidden")), "blob storage").but(Unclear),
+    // The same of anything that is fetched after the image was resolved: the registry had said yes.
+    decides(Unauthorized, concat!("httprea\\w+: failed open: .*", status!("40[13]", "unauthorized|forbidden")), "containerd httpreadseeker.go").but(Unclear),
     decides(Unauthorized, status!("402|412|451", "payment required|precondition failed|unavailable for legal reasons"), "HTTP").but(Unclear),
     decides(Unauthorized, "(?:unauthorized|unauthorised): [^:]*", "distribution error code UNAUTHORIZED"),
     decides(Unauthorized, "authentication (?:is )?required|authorize header needed[^:]*", "distribution, Harbor"),
@@ -61,13 +63,15 @@ pub(super) const ROWS: &[Row] = &[
     decides(Unauthorized, "(?:unable to retrieve auth token|authorization token has expired|token (?:has |is )?expired|expired token|invalid_token|invalid token|security token included in the request is (?:invalid|expired))", "containers/image, ECR"),
     decides(Unauthorized, "not authorized(?: to [^:]*(?::\\w+)?.*)?", "ECR, Quay"),
     decides(Unauthorized, "unauthenticated requests?[^:]*", "Artifact Registry"),
-    decides(Unauthorized, r"(?:get|head) #+: (?:unauthorized|denied)", "Docker, an error code without words"),
+    decides(Unauthorized, r#"(?:get|head) #+: (?:unauthorized|denied)|error (?:response from daemon|from registry): (?:\{"message":")?(?:unauthorized unauthorized|denied denied|(?:unauthorized|denied)["}\] ]*$)"#, "Docker, an error code without words"),
     decides(Unauthorized, "(?:you )?(?:don't|do not|does not|doesn't) have (?:the )?(?:needed |required |necessary )?permissions?[^:]*", "GCR"),
-    decides(Unauthorized, "denied: (?:denied|access forbidden|access denied|permission|unauthenticated request|your authorization token|the )", "GHCR, GitLab, GCR, ECR"),
+    decides(Unauthorized, "denied: (?:denied|anonymous users are only allowed|access forbidden|access denied|permission|unauthenticated request|your authorization token|the )", "GHCR, GitLab, GCR, ECR"),
     decides(Unauthorized, "(?:login|log in) (?:required|attempt[^:]*failed)", "registries"),
     decides(Unauthorized, "(?:error getting credentials|failed to get credentials|failed to find supported auth scheme|error while fetching credentials)[^:]*", "credential helpers").but(Unclear),
     decides(Unauthorized, "missing username or secret", "containerd authorizer.go"),
-    decides(Unauthorized, "projectpolicyviolation", "Harbor"),
+    // A policy of the registry: it may be that the scan of the image has only to end.
+    decides(Unauthorized, "projectpolicyviolation|cannot be pulled due to configured policy.*", "Harbor").but(Unclear),
+    decides(Unauthorized, "(?:artifact )?download request rejected.*|.* download blocking policy.*", "JFrog Xray").but(Unclear),
     hints(Unauthorized, "(?:unauthorized|authorization failed|forbidden|access (?:to [^:]* )?(?:is )?(?:denied|forbidden))", "bare words").but(Unclear),
     hints(Unauthorized, "denied: [^:]*", "distribution error code DENIED").but(Unclear),
     // NotFound
@@ -84,10 +88,13 @@ pub(super) const ROWS: &[Row] = &[
     decides(NotFound, "(?:no such (?:image|repository|manifest|tag)|unknown image)", "registries"),
     decides(NotFound, status!("404|410", "not found|gone"), "HTTP"),
     decides(NotFound, "failed to (?:resolve|resove) (?:reference|image)(?: #+)?: (?:[^:]*: )?(?:#+:? )?not found", "containerd resolver.go"),
-    decides(NotFound, "#+:? not found", "a name that is not found, but nobody says by whom").but(Unclear),
+    // No registry at all answers there, or not yet.
+    decides(NotFound, concat!("pinging (?:container |docker )?registry.*", status!("404|410", "not found|gone")), "containers/image").but(Unclear),
+    decides(NotFound, concat!("httprea\\w+: failed open: .*", status!("404|410", "not found|gone")), "containerd httpreadseeker.go, a manifest of an index").but(Unclear),
+    hints(NotFound, "#+:? not found", "a name that is not found, but nobody says by whom").but(Unclear),
     // A page where a registry should be: the right class, but no registry has said so.
-    decides(NotFound, "(?:error parsing http )404 response body: invalid character .{1,4} (?:looking for beginning of|after top-level) value", "Docker distribution client").but(Unclear),
-    decides(Unauthorized, "(?:error parsing http )40[13] response body: invalid character .{1,4} (?:looking for beginning of|after top-level) value", "Docker distribution client").but(Unclear),
+    decides(NotFound, "(?:error parsing http )404 response body: (?:invalid character .{1,4} (?:looking for beginning of|after top-level) value|unexpected end of json input)", "Docker distribution client").but(Unclear),
+    decides(Unauthorized, "(?:error parsing http )40[13] response body: (?:invalid character .{1,4} (?:looking for beginning of|after top-level) value|unexpected end of json input)", "Docker distribution client").but(Unclear),
     outranks(RegistryError, "(?:error parsing http )5\\d\\d response body.*", "Docker distribution client").but(Transient),
     outranks(RateLimited, "(?:error parsing http )429 response body.*", "Docker distribution client").but(Transient),
     hints(NotFound, "not found", "bare words").but(Unclear),

@@ -172,6 +172,32 @@ const FORMATS: &[(FailureClass, Permanence, &str)] = {
         (Tls, Unclear, "x509: cannot validate certificate for 10.0.0.1 because it doesn't contain any IP SANs"),
         (Tls, Unclear, "tls: failed to verify certificate: x509: certificate is valid for ingress.local, not r.io"),
         (Tls, Transient, "remote error: tls: internal error"),
+        // Codes and pages without words, and what a certificate needs
+        (Unauthorized, Permanent, r"Error response from daemon: error from registry: denied\ndenied"),
+        (Unauthorized, Permanent, r#"Error response from daemon: {"message":"unauthorized"}"#),
+        (Unauthorized, Unclear, r#"error parsing HTTP 403 response body: unexpected end of JSON input: """#),
+        (NotFound, Unclear, r#"error parsing HTTP 404 response body: unexpected end of JSON input: """#),
+        (NotFound, Unclear, "pinging container registry r.io: invalid status code from registry 404 (Not Found)"),
+        (RegistryError, Transient, "unexpected status code [manifests 1]: 307 Temporary Redirect"),
+        (Tls, Unclear, "open /etc/docker/certs.d/r.io/ca.crt: no such file or directory"),
+        (Tls, Unclear, "missing client certificate client.cert for key client.key"),
+        // A policy of the registry, which a scan may yet satisfy
+        (
+            Unauthorized,
+            Unclear,
+            "unknown: Artifact download request rejected: a/manifest.json was not downloaded due to the download blocking policy configured in Xray for docker-local.",
+        ),
+        // With one of two credentials the next try may succeed, and what was let in got further
+        (
+            Network,
+            Transient,
+            r#"[unable to pull image or OCI artifact: pull image err: reading manifest 1 in r.io/a: unauthorized: no; artifact err: get manifest: unauthorized, unable to pull image or OCI artifact: pull image err: pinging container registry r.io: Get "https://r.io/v2/": dial tcp 10.0.0.1:443: i/o timeout; artifact err: get manifest: unauthorized]"#,
+        ),
+        (
+            CorruptImage,
+            Unclear,
+            r#"[failed to authorize: failed to fetch oauth token: unexpected status from GET request to https://r.io/token: 401 Unauthorized, rpc error: code = NotFound desc = failed to copy: httpReadSeeker: failed open: could not fetch content descriptor sha256:01 (application/vnd.oci.image.layer.v1.tar+gzip) from remote: not found]"#,
+        ),
         // Numbers that are no status, words that are no cause
         (
             Unknown,
@@ -200,7 +226,7 @@ fn formats_of_the_sources_are_known_in_every_wrapping() {
 }
 
 /// A cause, in the wrappings of kubelets of all ages.
-fn wrapped(text: &str) -> Vec<(&'static str, String)> {
+pub(super) fn wrapped(text: &str) -> Vec<(&'static str, String)> {
     let escaped = text.replace('\\', r"\\").replace('"', "\\\"");
     vec![
         ("ErrImagePull", text.to_owned()),

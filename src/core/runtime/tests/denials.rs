@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::core::pod::OwnerRef;
-use crate::core::policy::RuntimeRules;
+use crate::core::policy::{Policy, RuntimeRules};
 use crate::core::reason::Reason;
 use crate::core::runtime::effect::{Effect, FailureState};
 use crate::core::runtime::sight::{DenialSight, PolicyMark, TemplateRuling};
@@ -83,6 +83,22 @@ fn a_new_generation_starts_the_time_anew_and_a_fresh_ruling_decides() {
     world.rulings.insert(job.uid.clone(), TemplateRuling::Allowed);
     denied_for(&mut world, &job, 1200);
     assert!(world.acts().is_empty());
+}
+
+#[test]
+fn a_ruling_of_a_generation_that_is_no_longer_in_force_fails_nobody() {
+    let short = runtime_with(|rules| rules.fail_denied_after = Some(Duration::from_secs(8)));
+    let mut world = World::new(short.clone());
+    let job = world.job("j");
+    world.rulings.insert(job.uid.clone(), ruling(Reason::ImageAbsent, "nope:1", 1));
+    deny(&mut world, &job);
+    world.pass(6);
+    world.policies.apply(Policy { generation: 2, ..policy("agents", short) });
+    world.rulings.insert(job.uid.clone(), ruling(Reason::ImageAbsent, "nope:1", 2));
+    world.pass(6);
+    assert!(world.acts().is_empty());
+    world.pass(15);
+    assert!(!world.acts().is_empty(), "but it is failed under the new one");
 }
 
 #[test]

@@ -64,3 +64,33 @@ fn what_only_looks_like_a_pull_failure_is_none() {
 fn no_record_is_taken_for_the_one_of_another_namespace() {
     assert_eq!(record_of(&pod("a", "agent:1", 0), &[]), None);
 }
+
+#[test]
+fn a_look_at_a_pod_tells_of_every_real_message_what_its_label_says() {
+    const REAL: [&str; 2] = [
+        include_str!("../../../../tests/data/pull-messages.tsv"),
+        include_str!("../../../../tests/data/more-messages.tsv"),
+    ];
+    let mut seen = (0, 0);
+    for line in REAL.into_iter().flat_map(|file| file.lines().skip(1)) {
+        let fields: Vec<&str> = line.split('\t').collect();
+        let [_, source, reason, message, _, class, _, image, _] = fields[..] else { panic!("{line}") };
+        let image = if image.is_empty() { "agent:1" } else { image };
+        if source == "waiting_status" {
+            let told = look(&pod("a", image, 0).waits(reason, message), &[]);
+            let expected = Some(class).filter(|class| *class != "NotPullFailure");
+            assert_eq!(
+                (told.pull_failure, told.class.map(FailureClass::as_str)),
+                (expected.is_some(), expected),
+                "{line}"
+            );
+            seen.0 += 1;
+        } else if class != "NotPullFailure" {
+            let stuck = pod("a", image, 0).waits("ImagePullBackOff", &format!("Back-off pulling image \"{image}\""));
+            let told = look(&stuck, &[event(reason, message)]);
+            assert_eq!((told.pull_failure, told.class.map(FailureClass::as_str)), (true, Some(class)), "{line}");
+            seen.1 += 1;
+        }
+    }
+    assert!(seen.0 > 200 && seen.1 > 150, "{seen:?}");
+}

@@ -1,0 +1,215 @@
+//! Jobs of every kind: failed with the cause where all of a Job is stuck, and left to themselves where it is not.
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use cluster::Node;
+use serde_json::{Value, json};
+
+use crate::props::{acting, controlled_by, name_of, waiting_reason};
+use crate::stage::until;
+use crate::world::{Scene, condition, cron_job, job, pod};
+
+crate::scenarios! {
+    Nodes:
+        of_ten_pods_one_has_lost_its_image_and_the_nine_go_on,
+        jobs_of_every_kind_fail_with_the_cause_and_without_a_second_pod,
+        what_fail_owner_forbids_is_not_done,
+        a_job_that_somebody_else_manages_is_told_of_and_left_alone,
+        a_cron_job_whose_runs_fail_for_one_cause_is_one_story;
+}
+
+/// A label on nodes that only this scenario has, so that the pods of its Job go where it wants. Gone with the scenario.
+struct Mark<'a> {
+    scene: &'a Scene<'a>,
+    label: String,
+}
+
+impl Mark<'_> {
+    fn on(&self, node: Node) -> Result<()> {
+        for other in self.scene.cluster.nodes() {
+            let word = if other == node { format!("{}=here", self.label) } else { format!("{}-", self.label) };
+            self.scene.ok(&["label", "node", &other.to_string(), &word, "--overwrite"])?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Mark<'_> {
+    fn drop(&mut self) {
+        let _gone_with_the_cluster = self.scene.kubectl(&["label", "node", "--all", &format!("{}-", self.label)]);
+    }
+}
+
+fn of_ten_pods_one_has_lost_its_image_and_the_nine_go_on(scene: &Scene<'_>) -> Result<()> {
+    scene.policy(acting("3s", json!({})))?;
+    let mark = Mark { scene, label: scene.namespace.clone() };
+    let image = scene.image("node");
+    scene.cluster.import(Node::A, &image)?;
+    mark.on(Node::A)?;
+    let mut batch = job("batch", &image, "Never");
+    batch["spec"]["completionMode"] = json!("Indexed");
+    batch["spec"]["completions"] = json!(10);
+    batch["spec"]["parallelism"] = json!(9);
+    batch["spec"].as_object_mut().context("an object")?.remove("backoffLimit");
+    batch["spec"]["backoffLimitPerIndex"] = json!(1);
+    batch["spec"]["template"]["spec"]["nodeSelector"] = json!({(mark.label.clone()): "here"});
+    scene.created(&batch)?;
+    let running = || -> Result<Vec<Value>> {
+        Ok(scene.pods_of("batch")?.into_iter().filter(|pod| pod["status"]["phase"] == "Running").collect())
+    };
+    let nine = until("nine of them run", 90, || Ok(Some(running()?).filter(|pods| pods.len() == 9)))?;
+    // The tenth goes to a node that has lost the image.
+    mark.on(Node::B)?;
+    scene.ok(&["patch", "job", "batch", "-p", r#"{"spec":{"parallelism":10}}"#])?;
+    let stuck = until("the tenth is stuck", 60, || {
+        Ok(scene.pods_of("batch")?.into_iter().find(|pod| waiting_reason(pod) == "ErrImageNeverPull"))
+    })?;
+    // Its limit is its index's own: two tries, and then that index has failed.
+    let batch = until("the index of the tenth has failed", 120, || {
+        let job = scene.get("job", "batch")?;
+        Ok((!job["status"]["failedIndexes"].as_str().unwrap_or_default().is_empty()).then_some(job))
+    })?;
+    ensure!(batch["status"]["failedIndexes"] == "9", "{}", batch["status"]);
+    ensure!(condition(&batch, "FailureTarget").is_none(), "{}", batch["status"]);
+    ensure!(scene.told("PodFailed", name_of(&stuck))?.len() == 1, "the stuck pod's end is not told once");
+    let still: Vec<Value> = running()?;
+    for pod in &nine {
+        let alive = still.iter().any(|other| other["metadata"]["uid"] == pod["metadata"]["uid"]);
+        ensure!(alive, "{} does not run any more", name_of(pod));
+    }
+    scene.unmarked("job", "batch")
+}
+
+fn jobs_of_every_kind_fail_with_the_cause_and_without_a_second_pod(scene: &Scene<'_>) -> Result<()> {
+    scene.policy(acting("4s", json!({})))?;
+    let image = scene.image("node");
+    let with = |name: &str, fields: Value| {
+        let mut job = job(name, &image, "Never");
+        for (field, value) in fields.as_object().into_iter().flatten() {
+            job["spec"][field] = value.clone();
+        }
+        job
+    };
+    let rules = json!({"rules": [
+        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]},
+        {"action": "Count", "onExitCodes": {"operator": "NotIn", "values": [0]}}]});
+    let jobs = [
+        with("parallel", json!({"parallelism": 3, "completions": 5})),
+        with("queue", json!({"parallelism": 2})),
+        with("indexed", json!({"parallelism": 2, "completions": 3, "completionMode": "Indexed"})),
+        with(
+            "per-index",
+            json!({"parallelism": 2, "completions": 2, "completionMode": "Indexed", "backoffLimit": 2_147_483_647,
+                "backoffLimitPerIndex": 1, "maxFailedIndexes": 2}),
+        ),
+        with("with-rules", json!({"podFailurePolicy": rules})),
+        with("deadline", json!({"activeDeadlineSeconds": 600, "podReplacementPolicy": "Failed"})),
+        with("short-lived", json!({"ttlSecondsAfterFinished": 3})),
+    ];
+    for job in &jobs {
+        scene.created(job)?;
+    }
+    for job in jobs.iter().filter(|job| name_of(job) != "short-lived") {
+        let name = name_of(job);
+        let failed = scene.until_failed(name, 60)?;
+        ensure!(failed["reason"] == "PullPermanentlyFailed", "{name}: {failed}");
+        ensure!(failed["message"].as_str().is_some_and(|message| message.contains(&image)), "{name}: {failed}");
+        let status = &scene.get("job", name)?["status"];
+        ensure!(
+            status["succeeded"].is_null() && status["active"].as_i64().unwrap_or_default() == 0,
+            "{name}: {status}"
+        );
+        // The Job controller has deleted the first pods, and made no others in their place.
+        let wanted = job["spec"]["parallelism"].as_i64().unwrap_or(1);
+        ensure!(status["failed"].as_i64() <= Some(wanted), "{name}: {status}");
+        scene.record(name, "PermanentlyFailed")?;
+    }
+    // What is gone by now has left its record, which tells it all.
+    until("the short-lived one is gone", 30, || {
+        Ok((!scene.kubectl(&["get", "job", "short-lived"])?.accepted).then_some(()))
+    })?;
+    let record = scene.record("short-lived", "PermanentlyFailed")?;
+    ensure!(record["status"]["image"] == image.as_str(), "{}", record["status"]);
+    until("no pod of them is left", 30, || Ok(scene.list("pods")?.is_empty().then_some(())))
+}
+
+fn what_fail_owner_forbids_is_not_done(scene: &Scene<'_>) -> Result<()> {
+    scene.policy(acting("3s", json!({"failOwner": "None"})))?;
+    let mut batch = job("batch", &scene.image("node"), "Never");
+    batch["spec"]["backoffLimit"] = json!(1);
+    scene.created(&batch)?;
+    // None: it is said, and that is all.
+    let told = scene.until_told("PullPermanentlyFailed", "batch")?;
+    ensure!(told["action"] == "Report", "{told}");
+    scene.record("batch", "PermanentlyFailed")?;
+    let before = scene.uids()?;
+    sleep(Duration::from_secs(4));
+    scene.unmarked("job", "batch")?;
+    ensure!(scene.uids()? == before, "other pods than before");
+    // Pod: each stuck pod is failed, and the Job itself decides when it has had enough.
+    scene.policy(acting("3s", json!({"failOwner": "Pod"})))?;
+    let mut other = batch.clone();
+    other["metadata"]["name"] = json!("other");
+    scene.created(&other)?;
+    let failed = scene.until_failed("other", 90)?;
+    ensure!(failed["reason"] == "BackoffLimitExceeded", "{failed}");
+    let status = &scene.get("job", "other")?["status"];
+    ensure!(status["failed"] == 2, "{status}");
+    let other = scene.get("job", "other")?;
+    ensure!(other["metadata"]["labels"]["pullguard.dev/state"].is_null(), "{}", other["metadata"]);
+    ensure!(scene.events("controller")?.iter().filter(|event| event["reason"] == "PodFailed").count() >= 2, "not told");
+    Ok(())
+}
+
+/// No Job controller acts on it, so a condition would be set for nobody to see; its pods are somebody else's.
+fn a_job_that_somebody_else_manages_is_told_of_and_left_alone(scene: &Scene<'_>) -> Result<()> {
+    scene.policy(acting("3s", json!({})))?;
+    let image = scene.image("node");
+    let mut elsewhere = job("elsewhere", &image, "Never");
+    elsewhere["spec"]["managedBy"] = json!("example.org/another-cluster");
+    scene.created(&elsewhere)?;
+    let made = pod("made-elsewhere", &image, "Never");
+    scene.created(&controlled_by(made, &scene.get("job", "elsewhere")?))?;
+    let told = scene.until_told("PullPermanentlyFailed", "elsewhere")?;
+    ensure!(told["action"] == "Report", "{told}");
+    sleep(Duration::from_secs(4));
+    let pod = scene.get("pod", "made-elsewhere")?;
+    ensure!(pod["spec"]["activeDeadlineSeconds"].is_null() && pod["status"]["phase"] == "Pending", "{pod}");
+    scene.unmarked("pod", "made-elsewhere")?;
+    scene.unmarked("job", "elsewhere")
+}
+
+fn a_cron_job_whose_runs_fail_for_one_cause_is_one_story(scene: &Scene<'_>) -> Result<()> {
+    scene.policy(acting("2s", json!({})))?;
+    let image = scene.image("node");
+    let mut nightly = cron_job("nightly", &image);
+    nightly["spec"]["suspend"] = json!(true);
+    nightly["spec"]["failedJobsHistoryLimit"] = json!(10);
+    scene.created(&nightly)?;
+    let nightly = scene.get("cronjob", "nightly")?;
+    for run in ["nightly-1", "nightly-2", "nightly-3"] {
+        scene.created(&controlled_by(job(run, &image, "Never"), &nightly))?;
+        scene.until_failed(run, 60)?;
+        let record = scene.record(run, "PermanentlyFailed")?;
+        ensure!(record["spec"]["maker"] == "CronJob/nightly", "{}", record["spec"]);
+        if run == "nightly-1" {
+            sleep(Duration::from_secs(2));
+            ensure!(scene.told("RunsKeepFailing", "nightly")?.is_empty(), "one run is no story");
+        }
+    }
+    let story = scene.until_told("RunsKeepFailing", "nightly")?;
+    ensure!(story["regarding"]["kind"] == "CronJob" && story["type"] == "Warning", "{story}");
+    ensure!(
+        story["note"].as_str().is_some_and(|note| note.contains(&image) && note.contains("CronJob/nightly")),
+        "{story}"
+    );
+    scene.until_told("PullPermanentlyFailed", "nightly-3")?;
+    sleep(Duration::from_secs(2));
+    ensure!(scene.told("RunsKeepFailing", "nightly")?.len() == 1, "it is told more than once");
+    let table = scene.ok(&["get", "pullfailures", "-o", "wide"])?;
+    let lines = table.lines().filter(|line| line.contains("CronJob/nightly") && line.contains(&image)).count();
+    ensure!(lines == 3, "{table}");
+    scene.unmarked("cronjob", "nightly")
+}
