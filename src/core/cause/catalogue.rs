@@ -93,7 +93,7 @@ const fn hints(class: FailureClass, pattern: &'static str, source: &'static str)
 macro_rules! status {
     ($number:literal, $phrase:literal) => {
         concat!(
-            r"(?:(?:status(?: ?code)?|http(?: error| status| response)?(?: code)?|response(?: status)?(?: code)?|from registry|error response)[:=]? ?\(?",
+            r"(?:(?:status(?: ?code)?|http(?: error| status| response)?(?: code)?|response(?: status)?(?: code)?|from registry|error response|server error)[:=]? ?\(?",
             "(?:", $number, ")",
             r"(?: (?:", $phrase, r"))?(?: response body)?",
             "|(?:", $number, ") (?:", $phrase, "))"

@@ -46,7 +46,7 @@ pub(super) const ROWS: &[Row] = &[
     decides(Network, "eof", "Go io"),
     decides(Network, "server sent goaway[^:]*|stream error: stream id[^:]*|client connection (?:force closed|lost)[^:]*|http2: [^:]*|http/1.x transport connection broken[^:]*|transport connection broken|malformed (?:http (?:response|status code)|mime header)[^:]*|server closed (?:idle )?connection|connection closed before[^:]*|unexpected end of (?:json|file|stream)[^:]*", "Go net/http"),
     decides(Network, "proxyconnect tcp[^:]*", "Go net/http"),
-    decides(Network, "(?:socks connect|unable to connect|could not connect|failed to connect|cannot connect|couldn't connect)[^:]*", "proxies, libcurl"),
+    decides(Network, "(?:socks connect|could not reach any registry endpoint|unable to connect|could not connect|failed to connect|cannot connect|couldn't connect)[^:]*", "proxies, libcurl"),
     hints(Tls, "#certs#+:? no such file or directory|missing (?:client certificate|key) \\S+ for [^:]*", "Docker's certs.d"),
     hints(Network, "dial (?:tcp|udp|unix)[^:]*", "Go net"),
     hints(Network, "failed to do request", "containerd resolver.go"),

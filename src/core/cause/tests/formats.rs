@@ -181,6 +181,9 @@ const FORMATS: &[(FailureClass, Permanence, &str)] = {
         (RegistryError, Transient, "unexpected status code [manifests 1]: 307 Temporary Redirect"),
         (Tls, Unclear, "open /etc/docker/certs.d/r.io/ca.crt: no such file or directory"),
         (Tls, Unclear, "missing client certificate client.cert for key client.key"),
+        (RegistryError, Transient, r"API error (500): Server error: 503 trying to fetch remote history for a/b\n"),
+        (NotFound, Permanent, "API error (500): Server error: 404 trying to fetch remote history for a/b"),
+        (Network, Transient, "API error (500): Could not reach any registry endpoint"),
         // A policy of the registry, which a scan may yet satisfy
         (
             Unauthorized,

@@ -32,17 +32,16 @@ fn all() -> Vec<Line<'static>> {
 }
 
 /// Nothing changed in what was said: class and permanence are the same.
-fn assert_same(line: &Line<'_>, reason: &str, message: &str, wrong: &mut Vec<String>) {
-    let expected = diagnose(line.reason, line.message);
+fn assert_same(line: &Line<'_>, expected: &Diagnosis, reason: &str, message: &str, wrong: &mut Vec<String>) {
     let diagnosis = diagnose(reason, message);
-    if class_of(&diagnosis) != class_of(&expected) || permanence_of(&diagnosis) != permanence_of(&expected) {
+    if class_of(&diagnosis) != class_of(expected) || permanence_of(&diagnosis) != permanence_of(expected) {
         wrong.push(format!(
             "{}: {} {:?} for {} {:?}: {reason}: {message}",
             line.id,
             class_of(&diagnosis),
             permanence_of(&diagnosis),
-            class_of(&expected),
-            permanence_of(&expected),
+            class_of(expected),
+            permanence_of(expected),
         ));
     }
 }
@@ -89,8 +88,9 @@ fn message_of(message: &str, image: &str, other: &str) -> String {
 fn no_name_changes_what_a_real_message_means() {
     let mut wrong = Vec::new();
     for line in all() {
+        let expected = diagnose(line.reason, line.message);
         for (repository, tag) in NAMES {
-            assert_same(&line, line.reason, &renamed(&line, repository, tag), &mut wrong);
+            assert_same(&line, &expected, line.reason, &renamed(&line, repository, tag), &mut wrong);
         }
     }
     assert!(wrong.is_empty(), "{} {wrong:#?}", wrong.len());
@@ -119,8 +119,9 @@ fn no_kubelet_around_a_real_message_changes_what_it_means() {
     for line in all() {
         let Some(bare) = bare(&line) else { continue };
         seen += 1;
+        let expected = diagnose(line.reason, line.message);
         for (reason, message) in wrapped(bare) {
-            assert_same(&line, reason, &message, &mut wrong);
+            assert_same(&line, &expected, reason, &message, &mut wrong);
         }
     }
     assert!(seen > 250, "{seen}");
@@ -131,14 +132,15 @@ fn no_kubelet_around_a_real_message_changes_what_it_means() {
 fn what_the_recorder_puts_before_it_and_other_line_ends_change_nothing() {
     let mut wrong = Vec::new();
     for line in all() {
+        let expected = diagnose(line.reason, line.message);
         let ends = line.message.replace("\\n", "\r\n");
         let broken = line.message.replacen(": ", ":\r\n ", 3);
         for message in [format!("{ends}\r\n"), format!("\r\n{broken}"), format!("  {}\n", line.message)] {
-            assert_same(&line, line.reason, &message, &mut wrong);
+            assert_same(&line, &expected, line.reason, &message, &mut wrong);
         }
         if line.reason != "FailedSync" && !line.message.starts_with("spec.") && !line.message.is_empty() {
             for before in ["spec.initContainers{not-found-401}: ", "(combined from similar events): "] {
-                assert_same(&line, line.reason, &format!("{before}{}", line.message), &mut wrong);
+                assert_same(&line, &expected, line.reason, &format!("{before}{}", line.message), &mut wrong);
             }
         }
     }

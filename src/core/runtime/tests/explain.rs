@@ -87,7 +87,9 @@ fn a_look_at_a_pod_tells_of_every_real_message_what_its_label_says() {
             seen.0 += 1;
         } else if class != "NotPullFailure" {
             let stuck = pod("a", image, 0).waits("ImagePullBackOff", &format!("Back-off pulling image \"{image}\""));
-            let told = look(&stuck, &[event(reason, message)]);
+            // A kubelet's Event says by its field path which container it is about.
+            let heard = EventSight { container: Some("main".to_owned()), ..event(reason, message) };
+            let told = look(&stuck, &[heard]);
             assert_eq!((told.pull_failure, told.class.map(FailureClass::as_str)), (true, Some(class)), "{line}");
             seen.1 += 1;
         }
