@@ -8,8 +8,12 @@ pub mod answer;
 pub mod cause;
 pub mod decide;
 pub mod eligibility;
+#[cfg(test)]
+pub(crate) mod fixtures;
 pub mod image;
 pub mod inventory;
+#[cfg(test)]
+mod laws;
 mod message;
 pub mod namespace;
 mod nearest;
