@@ -18,7 +18,9 @@ pub enum CompileError {
     Pattern { field: &'static str, index: usize, source: PatternError },
     #[error("{field}: operator {operator} needs values; Exists and DoesNotExist take none")]
     Values { field: String, operator: &'static str },
-    #[error("spec.allowedImages: an empty list would refuse every image; leave it out to judge presence alone")]
+    #[error(
+        "spec.allowedImages: it is there and lists nothing; list what is allowed, or leave the field out to judge presence alone"
+    )]
     NothingAllowed,
     #[error("spec.nodeImageLimit: {0} is not a kubelet's nodeStatusMaxImages; give 1 or more, or -1 for unlimited")]
     ImageLimit(i64),
@@ -32,10 +34,12 @@ pub enum CompileError {
 /// A field that cannot be compiled; the last compiled generation stays in force then.
 pub fn compile(policy: &NodeImagePolicy) -> Result<core::Policy, CompileError> {
     let spec = &policy.spec;
-    let allowed_images = match spec.allowed_images.as_deref() {
-        Some([]) => return Err(CompileError::NothingAllowed),
-        Some(list) => Some(patterns("spec.allowedImages", list)?),
+    let allowed_images = match &spec.allowed_images {
         None => None,
+        Some(list) => match list.as_deref().unwrap_or_default() {
+            [] => return Err(CompileError::NothingAllowed),
+            list => Some(patterns("spec.allowedImages", list)?),
+        },
     };
     let rescue = match spec.rescue {
         crd::Rescue::None => core::Rescue::None,
@@ -170,4 +174,26 @@ fn selector(field: &str, selector: &crd::LabelSelector) -> Result<Selector, Comp
         Ok(Requirement { key: expression.key.clone(), operator })
     });
     Ok(Selector::new(labels.chain(expressions).collect::<Result<_, _>>()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn compiled(spec: serde_json::Value) -> Result<core::Policy, CompileError> {
+        let policy = json!({"apiVersion": "pullguard.dev/v1alpha1", "kind": "NodeImagePolicy",
+            "metadata": {"name": "p"}, "spec": spec});
+        compile(&serde_json::from_value(policy).expect("the watch must be able to read it"))
+    }
+
+    #[test]
+    fn an_allowlist_of_which_every_item_was_commented_out_is_refused_and_none_at_all_is_not() {
+        for nothing in [json!(null), json!([])] {
+            let error = compiled(json!({"allowedImages": nothing})).expect_err("it would open everything");
+            assert!(error.to_string().contains("lists nothing"), "{error}");
+        }
+        assert!(compiled(json!({})).expect("compiled").allowed_images.is_none());
+    }
 }
