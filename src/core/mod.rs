@@ -8,12 +8,8 @@ pub mod answer;
 pub mod cause;
 pub mod decide;
 pub mod eligibility;
-#[cfg(test)]
-pub(crate) mod fixtures;
 pub mod image;
 pub mod inventory;
-#[cfg(test)]
-mod laws;
 mod message;
 pub mod namespace;
 mod nearest;
@@ -31,3 +27,8 @@ pub mod selector;
 mod sight;
 pub mod verdict;
 mod want;
+
+#[cfg(test)]
+pub(crate) mod fixtures;
+#[cfg(test)]
+mod laws;
