@@ -157,10 +157,10 @@ fn warning(finding: &Finding, policies: &[&Arc<str>]) -> Vec<String> {
 /// A text in warnings that each begin with the same head, broken between words.
 fn wrapped(head: &str, text: &str) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
-    for word in text.split(' ') {
+    for word in text.split_ascii_whitespace() {
+        let last_line = lines.len() == ADVICE;
         match lines.last_mut() {
-            Some(line) if line.len() + 1 + word.len() <= WARNING || lines.len() == ADVICE => push(line, word),
-            Some(_) | None if word.is_empty() => {}
+            Some(line) if last_line || line.len() + 1 + word.len() <= WARNING => push(line, word),
             Some(_) | None => lines.push(format!("{head} {word}")),
         }
     }
