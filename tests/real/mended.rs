@@ -9,13 +9,14 @@ use pullguard::core::image::ImagePattern;
 use serde_json::{Value, json};
 
 use crate::stage::{until, wait_installed};
-use crate::world::{Scene, pod};
+use crate::world::{Scene, condition, pod};
 
 crate::scenarios! {
     ControlPlane:
         the_api_server_refuses_exactly_the_patterns_that_cannot_be_compiled,
         an_allowlist_that_lists_nothing_is_refused;
     Nodes:
+        an_allowlist_that_kubectl_empties_stays_as_it_was_and_the_policy_says_so,
         the_refused_pods_of_a_daemonset_are_one_event_of_a_replica,
         a_policy_on_trial_is_heard_beside_one_that_denies,
         templates_that_are_ignored_are_no_would_have,
@@ -172,27 +173,46 @@ fn the_api_server_refuses_exactly_the_patterns_that_cannot_be_compiled(scene: &S
     Ok(())
 }
 
+/// A policy for nobody, with this allowlist.
+fn allowing(name: &str, allowed: &Value) -> String {
+    json!({"apiVersion": "pullguard.dev/v1alpha1", "kind": "NodeImagePolicy", "metadata": {"name": name},
+        "spec": {"match": {"podSelector": {"matchLabels": {"nobody": "x"}}}, "allowedImages": allowed}})
+    .to_string()
+}
+
 fn an_allowlist_that_lists_nothing_is_refused(scene: &Scene<'_>) -> Result<()> {
-    for nothing in [Value::Null, json!([])] {
-        scene.apply_policy(&["nobody"], json!({"allowedImages": nothing}))?.refused_with(&["allowedImages"])?;
-    }
-    scene.apply_policy(&["nobody"], json!({"allowedImages": Value::Null}))?.refused_with(&["lists nothing"])?;
-    let absent = scene.apply_policy(&["nobody"], json!({}))?;
-    ensure!(absent.accepted, "{}", absent.err);
-    // And one that is there cannot be emptied.
     let name = &scene.namespace;
-    let policy = |allowed: Value| {
-        json!({"apiVersion": "pullguard.dev/v1alpha1", "kind": "NodeImagePolicy", "metadata": {"name": name},
-            "spec": {"match": {"podSelector": {"matchLabels": {"nobody": "x"}}}, "allowedImages": allowed}})
-        .to_string()
-    };
-    let apply = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
-    let full = scene.kubectl_stdin(&apply, &policy(json!(["registry.local/**"])))?;
+    for (nothing, message) in [(Value::Null, "lists nothing"), (json!([]), "spec.allowedImages")] {
+        scene.kubectl_stdin(&["create", "-f", "-"], &allowing(name, &nothing))?.refused_with(&[message])?;
+    }
+    // And one that is there cannot be emptied.
+    let apply = ["apply", "--server-side", "-f", "-"];
+    let full = scene.kubectl_stdin(&apply, &allowing(name, &json!(["registry.local/**"])))?;
     ensure!(full.accepted, "{}", full.err);
-    scene.kubectl_stdin(&apply, &policy(Value::Null))?.refused_with(&["lists nothing"])?;
+    scene.kubectl_stdin(&apply, &allowing(name, &Value::Null))?.refused_with(&["lists nothing"])?;
     let kept = scene.get("nodeimagepolicy", name)?;
     ensure!(kept["spec"]["allowedImages"] == json!(["registry.local/**"]), "{}", kept["spec"]);
     Ok(())
+}
+
+/// Without `--server-side` kubectl makes a removal of a null: the API server never sees it.
+fn an_allowlist_that_kubectl_empties_stays_as_it_was_and_the_policy_says_so(scene: &Scene<'_>) -> Result<()> {
+    scene.policy(json!({"allowedImages": ["registry.local/**"]}))?;
+    let bad = pod("task", "evil", "IfNotPresent");
+    scene.try_create(&bad)?.refused_with(&["ImageNotAllowed"])?;
+    let emptied = scene.apply_policy(&[&scene.namespace], json!({"allowedImages": Value::Null}))?;
+    ensure!(emptied.accepted, "{}", emptied.err);
+    until("the policy says what is wrong", 30, || {
+        let policy = scene.get("nodeimagepolicy", &scene.namespace)?;
+        let message = condition(&policy, "Ready")
+            .filter(|ready| ready["status"] == "False")
+            .map(|ready| ready["message"].to_string());
+        Ok(message.filter(|message| message.contains("nothing in it")))
+    })?;
+    scene.try_create(&bad)?.refused_with(&["ImageNotAllowed"])?;
+    // Left out on purpose, it is gone.
+    scene.policy(json!({}))?;
+    scene.try_create(&bad)?.accepted_in_silence()
 }
 
 fn the_refused_pods_of_a_daemonset_are_one_event_of_a_replica(scene: &Scene<'_>) -> Result<()> {
