@@ -3,6 +3,8 @@
 //! Enters: a [`Notice`], of either half. Leaves: the body to create. What is longer than the API server takes is cut, at a
 //! character's boundary.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
@@ -10,11 +12,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use sha2::{Digest, Sha256};
 
 use super::question::Inquiry;
+use crate::core::answer::{note, rescue_note};
 use crate::core::policies::Policies;
-use crate::core::policy::{Action, Enforcement};
+use crate::core::policy::Action;
 use crate::core::reason::Reason;
+use crate::core::rescue::Rescued;
 use crate::core::runtime::effect::{EventDraft, EventType, ObjectRef};
-use crate::core::verdict::Verdict;
+use crate::core::verdict::{Finding, Verdict};
 
 const NOTE_LIMIT: usize = 1024;
 const NAME_LIMIT: usize = 253;
@@ -48,6 +52,8 @@ pub struct Notice {
     pub regarding: ObjectRef,
     pub related: Option<ObjectRef>,
     pub note: String,
+    /// What it is about beside the object: the image of a finding. Empty where the note says it all.
+    pub image: String,
     /// `Some`: the Event is named by it, so that telling it again creates no twin.
     pub key: Option<String>,
 }
@@ -63,17 +69,14 @@ impl From<EventDraft> for Notice {
             regarding: draft.regarding,
             related: draft.related,
             note: draft.note,
+            image: String::new(),
             key: Some(draft.key),
         }
     }
 }
 
-/// What Audit's notes begin with.
-pub const AUDIT_MARK: &str = "(audit) ";
-
 impl Notice {
-    /// The Event of a decision at admission; `None` where there is nothing to tell: no finding, or only such as the policy
-    /// itself lets pass in silence.
+    /// The Event of one finding of a verdict at admission; which are told of is the verdict's to say.
     ///
     /// It regards the controlling owner: a person looks there, and the pod never comes to be. `api_version` and `kind` are
     /// those of the object under review.
@@ -82,43 +85,62 @@ impl Notice {
         api_version: &str,
         kind: &str,
         verdict: &Verdict,
+        finding: &Finding,
         policies: &Policies,
-    ) -> Option<Self> {
-        let finding = verdict.first()?;
-        let policy = policies.get(&finding.policy);
-        let audit = policy.is_some_and(|policy| policy.enforcement == Enforcement::Audit);
-        let (event_type, action) = match (finding.action, finding.would_be) {
+    ) -> Self {
+        let (event_type, action) = match (finding.action, finding.unaudited) {
             (Action::Deny, _) => (EventType::Warning, "Deny"),
             (Action::Warn, _) => (EventType::Warning, "Warn"),
-            (Action::Allow, Action::Deny) if audit => (EventType::Warning, "WouldDeny"),
-            (Action::Allow, Action::Warn) if audit => (EventType::Normal, "WouldWarn"),
-            (Action::Allow, _) => return None,
+            (Action::Allow, Action::Deny) => (EventType::Warning, "WouldDeny"),
+            (Action::Allow, Action::Warn) => (EventType::Normal, "WouldWarn"),
+            (Action::Allow, Action::Allow) => (EventType::Normal, "Allow"),
         };
-        let mark = if finding.action == Action::Allow { AUDIT_MARK } else { "" };
-        let remedy = finding.remedy.as_deref().map(|remedy| format!(" {remedy}")).unwrap_or_default();
-        let more = match verdict.findings.len() - 1 + verdict.omitted {
-            0 => String::new(),
-            more => format!(" ({more} more)"),
-        };
-        let note = format!("{mark}{}{remedy} [policy {}]{more}", finding.explanation, finding.policy);
-        Some(Self {
+        Self {
             reporter: Reporter::Webhook,
             namespace: inquiry.pod.namespace.clone(),
             event_type,
             reason: finding.reason,
             action,
             regarding: regarding(inquiry, api_version, kind),
-            related: policy.map(|policy| ObjectRef {
-                api_version: "pullguard.dev/v1alpha1".to_owned(),
-                kind: "NodeImagePolicy".to_owned(),
-                namespace: String::new(),
-                name: policy.name.clone(),
-                uid: policy.uid.clone(),
-            }),
-            note,
+            related: related(policies, &finding.policy),
+            note: note(finding, verdict.more_like(finding)),
+            image: finding.image.to_string(),
             key: None,
-        })
+        }
     }
+
+    /// The Event of a pod that the mutating half has changed, as these policies ask.
+    pub fn rescue(
+        inquiry: &Inquiry,
+        api_version: &str,
+        kind: &str,
+        rescued: &Rescued,
+        asking: &[Arc<str>],
+        policies: &Policies,
+    ) -> Self {
+        Self {
+            reporter: Reporter::Webhook,
+            namespace: inquiry.pod.namespace.clone(),
+            event_type: EventType::Normal,
+            reason: Reason::Rescued,
+            action: rescued.name(),
+            regarding: regarding(inquiry, api_version, kind),
+            related: asking.first().and_then(|policy| related(policies, policy)),
+            note: rescue_note(rescued, &inquiry.pod, asking),
+            image: String::new(),
+            key: None,
+        }
+    }
+}
+
+fn related(policies: &Policies, policy: &str) -> Option<ObjectRef> {
+    policies.get(policy).map(|policy| ObjectRef {
+        api_version: "pullguard.dev/v1alpha1".to_owned(),
+        kind: "NodeImagePolicy".to_owned(),
+        namespace: String::new(),
+        name: policy.name.clone(),
+        uid: policy.uid.clone(),
+    })
 }
 
 fn regarding(inquiry: &Inquiry, api_version: &str, kind: &str) -> ObjectRef {
@@ -224,7 +246,19 @@ fn short_hash(parts: &[&str]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::core::answer::AUDIT_MARK;
+    use crate::core::cause::FailureClass;
+    use crate::core::decide::decide;
+    use crate::core::fixtures;
+    use crate::core::namespace::NamespaceFacts;
+    use crate::core::pod::PodFacts;
+    use crate::core::policy::{Enforcement, Policy, RuntimeEnforcement};
+    use crate::core::refusal::{NoRefusals, Refusal, Refusals};
+    use crate::core::selector::Labels;
+    use crate::k8s::question::{Operation, Submitted};
 
     fn notice(name: &str, note: &str, key: Option<&str>) -> Notice {
         let regarding = ObjectRef {
@@ -243,12 +277,109 @@ mod tests {
             regarding,
             related: None,
             note: note.into(),
+            image: String::new(),
             key: key.map(str::to_owned),
         }
     }
 
     fn name(event: &Event) -> &str {
         event.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    /// What is told of an object that is being created, in a cluster whose one node holds nothing of it.
+    fn told(
+        group: &str,
+        kind: &str,
+        object: &serde_json::Value,
+        all: Vec<Policy>,
+        refusals: &impl Refusals,
+    ) -> Vec<Notice> {
+        let (policies, json) = (fixtures::policies(all), object.to_string());
+        let submitted = Submitted {
+            group,
+            kind,
+            subresource: "",
+            operation: Operation::Create,
+            namespace: "apps",
+            object: &json,
+            old_object: None,
+        };
+        let inquiry = submitted.inquire("pullguard").expect("json").expect("judged");
+        let namespace = NamespaceFacts { name: "apps".into(), labels: Some(Labels::new()) };
+        let inventory = fixtures::inventory([fixtures::node("a")]);
+        let verdict = decide(&inquiry.question(&namespace), &policies, &inventory, refusals, fixtures::now());
+        verdict.told().map(|finding| Notice::decision(&inquiry, "v1", kind, &verdict, finding, &policies)).collect()
+    }
+
+    fn spec() -> serde_json::Value {
+        json!({"containers": [{"name": "main", "image": "agent:1", "imagePullPolicy": "Never"}]})
+    }
+
+    fn of_pod(all: Vec<Policy>) -> Vec<Notice> {
+        told("", "Pod", &json!({"metadata": {"name": "p"}, "spec": spec()}), all, &NoRefusals)
+    }
+
+    fn of_deployment(all: Vec<Policy>) -> Vec<Notice> {
+        let object = json!({"metadata": {"name": "d"}, "spec": {"template": {"spec": spec()}}});
+        told("apps", "Deployment", &object, all, &NoRefusals)
+    }
+
+    fn actions(notices: &[Notice]) -> Vec<&str> {
+        notices.iter().map(|notice| notice.action).collect()
+    }
+
+    fn auditing(templates: Action) -> Policy {
+        Policy { templates, ..fixtures::policy("audits").enforcing(Enforcement::Audit) }
+    }
+
+    #[test]
+    fn audit_tells_what_would_have_been_done_and_not_more() {
+        let notices = of_pod(vec![auditing(Action::Warn)]);
+        assert_eq!(actions(&notices), ["WouldDeny"]);
+        assert!(notices.iter().all(|notice| notice.note.starts_with(AUDIT_MARK)));
+        assert_eq!(actions(&of_deployment(vec![auditing(Action::Deny)])), ["WouldDeny"]);
+        assert_eq!(actions(&of_deployment(vec![auditing(Action::Warn)])), ["WouldWarn"]);
+        assert_eq!(actions(&of_deployment(vec![auditing(Action::Allow)])), [""; 0]);
+    }
+
+    #[test]
+    fn a_policy_on_trial_is_not_silenced_by_one_that_denies() {
+        let mut all = vec![fixtures::policy("enforces")];
+        all.extend((0..7).map(|n| Policy { name: format!("trial-{n}"), ..auditing(Action::Warn) }));
+        let notices = of_pod(all);
+        assert_eq!(actions(&notices), ["Deny", "WouldDeny", "WouldDeny", "WouldDeny", "WouldDeny"]);
+        let related = |notice: &Notice| notice.related.as_ref().map(|policy| policy.name.clone()).unwrap_or_default();
+        assert_eq!(
+            notices.iter().map(related).collect::<Vec<_>>(),
+            ["enforces", "trial-0", "trial-1", "trial-2", "trial-3"]
+        );
+        assert!(notices.iter().all(|notice| !notice.note.contains("more)")), "each stands for itself alone");
+    }
+
+    /// Every pod is one more of a failed task.
+    struct AllFailed;
+
+    impl Refusals for AllFailed {
+        fn refusal(&self, _: &PodFacts, _: &[&Policy], _: Timestamp) -> Option<Refusal> {
+            Some(Refusal {
+                class: FailureClass::NeverPull,
+                image: "agent:1".into(),
+                message: "it is not there".into(),
+                remedy: "Build it.".into(),
+                record: "r".into(),
+            })
+        }
+    }
+
+    #[test]
+    fn what_runtime_audit_spares_a_pod_is_told_too() {
+        let mut policy = fixtures::policy("agents").preloading(&["agent"]);
+        let pod = json!({"metadata": {"name": "p"}, "spec": spec()});
+        let notices = told("", "Pod", &pod, vec![policy.clone()], &AllFailed);
+        assert_eq!(actions(&notices), ["WouldDeny"]);
+        assert!(notices.iter().all(|notice| notice.reason == Reason::TaskPermanentlyFailed));
+        policy.runtime.enforcement = RuntimeEnforcement::Enforce;
+        assert_eq!(actions(&told("", "Pod", &pod, vec![policy], &AllFailed)), ["Deny"]);
     }
 
     #[test]

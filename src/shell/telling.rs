@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use super::events::Events;
 use super::metrics::Metrics;
-use super::webhook::{Decision, Sink};
+use super::webhook::{Decision, Rescue, Sink};
 use super::world::World;
-use crate::core::policy::Action;
+use crate::core::reason::Reason;
 use crate::core::refusal::Refusals;
 use crate::core::verdict::Verdict;
 use crate::k8s::event::Notice;
@@ -28,17 +28,23 @@ impl<R: Refusals + Default + Send + Sync + 'static> Sink for Teller<R> {
 
     fn decided(&self, decision: Decision) {
         let Decision { inquiry, api_version, kind, verdict } = decision;
-        let Some(first) = verdict.first() else { return };
-        if verdict.would_be() != Action::Allow {
-            let (ns, name) = (&inquiry.pod.namespace, &inquiry.name);
-            let (would_be, detail) = (verdict.would_be().as_str(), first.detail.map(|detail| detail.as_str()));
-            let (verdict, reason) = (verdict.action().as_str(), first.reason.as_str());
-            let (image, policy) = (&*first.image, &*first.policy);
-            tracing::info!(ns, kind, name, verdict, would_be, reason, detail, image, policy, "decision");
-        }
         let policies = self.world.policies();
-        if let Some(notice) = Notice::decision(&inquiry, &api_version, &kind, &verdict, &policies) {
+        for finding in verdict.told() {
+            let notice = Notice::decision(&inquiry, &api_version, &kind, &verdict, finding, &policies);
+            let (ns, name) = (&inquiry.pod.namespace, &inquiry.name);
+            let (reason, detail) = (finding.reason.as_str(), finding.detail.map(|detail| detail.as_str()));
+            let (image, policy) = (&*finding.image, &*finding.policy);
+            let (verdict, action) = (verdict.action().as_str(), notice.action);
+            tracing::info!(ns, kind, name, verdict, action, reason, detail, image, policy, "decision");
             self.events.tell(notice);
         }
+    }
+    fn rescued(&self, rescue: Rescue<'_>) {
+        let Rescue { inquiry, api_version, kind, rescued, policies } = rescue;
+        self.metrics.rescued(rescued);
+        let (ns, name) = (&inquiry.pod.namespace, &inquiry.name);
+        let (reason, action) = (Reason::Rescued.as_str(), rescued.name());
+        tracing::info!(ns, kind, name, action, reason, policies = ?policies, what = rescued.told(&inquiry.pod), "rescue");
+        self.events.tell(Notice::rescue(inquiry, api_version, kind, rescued, policies, &self.world.policies()));
     }
 }

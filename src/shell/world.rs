@@ -51,6 +51,7 @@ pub struct World<R> {
     refusals: RwLock<R>,
     policies_synced: AtomicBool,
     namespaces_synced: AtomicBool,
+    refusals_synced: AtomicBool,
     reports: RwLock<BTreeMap<String, Report>>,
     changes: watch::Sender<()>,
 }
@@ -77,6 +78,7 @@ impl<R: Refusals + Default> World<R> {
             refusals: RwLock::default(),
             policies_synced: AtomicBool::new(false),
             namespaces_synced: AtomicBool::new(false),
+            refusals_synced: AtomicBool::new(false),
             reports: RwLock::default(),
             changes: watch::Sender::new(()),
         }
@@ -125,6 +127,11 @@ impl<R: Refusals + Default> World<R> {
         change(&mut self.refusals.write().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// The failed tasks have been listed: before that, a pod that is to be refused would be let in.
+    pub fn set_refusals_synced(&self) {
+        self.refusals_synced.store(true, Ordering::Release);
+    }
+
     pub fn policies(&self) -> Arc<Policies> {
         self.policies.load_full()
     }
@@ -138,6 +145,12 @@ impl<R: Refusals + Default> World<R> {
 
     pub fn set_policies_synced(&self) {
         self.policies_synced.store(true, Ordering::Release);
+    }
+
+    /// What the policies ask of the mutating webhook. `None`: which policies there are is not known yet, and what one of them
+    /// may ask for must not be taken away.
+    pub fn rescue_wanted(&self) -> Option<bool> {
+        self.policies_synced.load(Ordering::Acquire).then(|| self.policies().ask_for_rescue())
     }
 
     pub fn set_namespace(&self, name: &str, labels: Labels) {
@@ -160,7 +173,12 @@ impl<R: Refusals + Default> World<R> {
         NamespaceFacts { name: name.to_owned(), labels: namespaces.get(name).cloned() }
     }
 
-    /// Whether a verdict would be made on all that there is to know.
+    /// Whether admission can be left to this replica: it also knows which tasks have failed.
+    pub fn is_ready(&self) -> bool {
+        self.is_synced() && self.refusals_synced.load(Ordering::Acquire)
+    }
+
+    /// Whether what the nodes, policies and namespaces say is known.
     pub fn is_synced(&self) -> bool {
         self.policies_synced.load(Ordering::Acquire)
             && self.namespaces_synced.load(Ordering::Acquire)
@@ -174,8 +192,47 @@ impl<R: Refusals + Default> World<R> {
         })
     }
 
-    pub fn rescue(&self, question: &Question<'_>, now: Timestamp) -> Option<Rescued> {
+    /// With the names of the policies, all of which ask for it.
+    pub fn rescue(&self, question: &Question<'_>, now: Timestamp) -> Option<(Rescued, Vec<Arc<str>>)> {
         let policies = self.policies.load();
-        self.read_inventory(|inventory| rescue(question, &policies, inventory, now))
+        let rescued = self.read_inventory(|inventory| rescue(question, &policies, inventory, now))?;
+        let asking = policies.matching(&question.pod.labels, question.namespace);
+        Some((rescued, asking.map(|(entry, _)| Arc::clone(&entry.name)).collect()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::fixtures::policy;
+    use crate::core::policy::Rescue;
+    use crate::core::refusal::NoRefusals;
+
+    #[test]
+    fn nobody_knows_what_is_asked_for_before_the_policies_are_listed() {
+        let world: World<NoRefusals> = World::new(InventorySettings::default());
+        assert_eq!(world.rescue_wanted(), None);
+        world.change_policies(|policies| policies.apply(policy("p").rescuing(Rescue::PinToHolders)));
+        assert_eq!(world.rescue_wanted(), None, "the list is not at its end");
+        world.set_policies_synced();
+        assert_eq!(world.rescue_wanted(), Some(true));
+        world.change_policies(|policies| policies.remove("p"));
+        assert_eq!(world.rescue_wanted(), Some(false));
+    }
+
+    #[test]
+    fn a_replica_is_ready_when_all_that_it_judges_on_is_listed() {
+        let world: World<NoRefusals> = World::new(InventorySettings::default());
+        let steps: [&dyn Fn(); 4] = [
+            &|| world.set_policies_synced(),
+            &|| world.replace_namespaces(BTreeMap::new()),
+            &|| world.change_inventory(|inventory| inventory.set_synced(true)),
+            &|| world.set_refusals_synced(),
+        ];
+        for step in steps {
+            assert!(!world.is_ready());
+            step();
+        }
+        assert!(world.is_ready());
     }
 }

@@ -20,6 +20,7 @@ mod denied;
 mod explained;
 mod install;
 mod jobs;
+mod mended;
 mod owners;
 mod props;
 mod proxy;
@@ -86,6 +87,7 @@ fn main() -> ExitCode {
         ("denied", denied::scenarios()),
         ("explained", explained::scenarios()),
         ("brake", brake::scenarios()),
+        ("mended", mended::scenarios()),
         ("install", install::scenarios()),
     ];
     let scenarios = rooms.into_iter().flat_map(|(room, all)| all.into_iter().map(move |scenario| (room, scenario)));
