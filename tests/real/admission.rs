@@ -8,6 +8,7 @@ use cluster::Node;
 use serde_json::{Value, json};
 
 use crate::stage::until;
+use crate::wire;
 use crate::world::{Answer, Scene, condition, cron_job, deployment, job, pod};
 
 crate::scenarios! {
@@ -60,28 +61,11 @@ fn a_never_pod_whose_image_is_nowhere_is_denied_and_the_sentence_says_what_to_do
 
 fn a_denial_has_code_403_and_a_reason_for_programs(scene: &Scene<'_>) -> Result<()> {
     scene.policy(remedies())?;
-    let path = format!("/api/v1/namespaces/{}/pods", scene.namespace);
-    let body = pod("task", &scene.image("node"), "Never").to_string();
-    // At this verbosity kubectl tells the bodies, whole.
-    let denied = scene.cluster.kubectl_stdin(&["create", "--raw", &path, "-f", "-", "-v=10"], &body)?;
-    ensure!(!denied.status.success(), "it was accepted");
-    let log = String::from_utf8(denied.stderr)?;
-    let status = log.lines().find_map(status_of).with_context(|| format!("no Status in: {log}"))?;
+    let status = wire::refusal(scene, &pod("task", &scene.image("node"), "Never"))?;
     ensure!(status["code"] == 403 && status["reason"] == "ImageAbsent", "{status}");
     ensure!(status["details"]["retryAfterSeconds"] == 45, "{status}");
     ensure!(status["details"]["causes"][0]["reason"] == "ImageAbsent", "{status}");
     Ok(())
-}
-
-/// The Status in a line of kubectl's log: as it is, or quoted.
-fn status_of(line: &str) -> Option<Value> {
-    let quoted = line
-        .find("body=\"")
-        .and_then(|at| line.get(at + 5..))
-        .and_then(|rest| serde_json::Deserializer::from_str(rest).into_iter::<String>().next()?.ok());
-    let text = quoted.or_else(|| line.find('{').and_then(|at| line.get(at..)).map(str::to_owned))?;
-    let value: Value = serde_json::Deserializer::from_str(&text).into_iter().next()?.ok()?;
-    (value["kind"] == "Status").then_some(value)
 }
 
 fn a_dry_run_is_denied_and_leaves_no_event(scene: &Scene<'_>) -> Result<()> {
