@@ -58,8 +58,12 @@ fn the_audit_log_tells_the_decision_also_where_the_client_hears_nothing(scene: &
         let answer = scene.try_create(&absent)?;
         ensure!(answer.accepted == (enforcement != "Enforce"), "{enforcement}: {}", answer.err);
         let annotations = audit_log::last_annotations(&scene.namespace)?;
-        let expected =
-            [("decision", decision), ("would-be", "Deny"), ("reason", "ImageAbsent"), ("policies", &scene.namespace)];
+        let expected = [
+            ("decision", decision),
+            ("would-be", "Deny"),
+            ("reason", "ImageAbsent"),
+            ("policies", scene.namespace.as_str()),
+        ];
         for (key, value) in expected {
             ensure!(annotation(&annotations, key) == value, "{enforcement}: {key} is no {value} in {annotations}");
         }

@@ -42,7 +42,9 @@ fn manifests(scene: &Scene<'_>) -> Vec<Value> {
     pinned["spec"]["nodeSelector"] = json!({"kubernetes.io/hostname": "node-a"});
     let mut everywhere = deployment("everywhere", &absent);
     everywhere["kind"] = json!("DaemonSet");
-    everywhere["spec"]["replicas"].take();
+    if let Some(spec) = everywhere["spec"].as_object_mut() {
+        spec.remove("replicas");
+    }
     let mut defaulted = pod("defaulted", &format!("registry.local/{}", scene.namespace), "Never");
     if let Some(container) = defaulted["spec"]["containers"][0].as_object_mut() {
         container.remove("imagePullPolicy");

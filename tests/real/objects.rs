@@ -194,7 +194,9 @@ fn the_mirror_of_a_static_pod_is_exempt(scene: &Scene<'_>) -> Result<()> {
 
 fn the_systems_namespaces_and_pullguards_own_are_exempt(scene: &Scene<'_>) -> Result<()> {
     let exempt = ["pullguard", "kube-public", "kube-node-lease", "kube-system"];
-    scene.policy_for(&[exempt.as_slice(), &[&scene.namespace]].concat(), json!({"allowedImages": ["optio-*"]}))?;
+    let mut namespaces = exempt.to_vec();
+    namespaces.push(&scene.namespace);
+    scene.policy_for(&namespaces, json!({"allowedImages": ["optio-*"]}))?;
     let mut bad = pod("bad", "bad:1", "IfNotPresent");
     // As the Pod Security profile of Pullguard's own namespace wants it.
     bad["spec"]["securityContext"] =

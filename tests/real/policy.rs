@@ -154,7 +154,7 @@ fn a_policys_columns_and_its_fields_are_explained(scene: &Scene<'_>) -> Result<(
     let lines: Vec<Vec<&str>> = shown.lines().map(|line| line.split_whitespace().collect()).collect();
     let [head, row] = lines.as_slice() else { anyhow::bail!("{shown}") };
     ensure!(*head == ["NAME", "ENFORCEMENT", "RUNTIME", "READY", "NODES", "IMAGES", "AGE"], "{shown}");
-    ensure!(row.starts_with(&[&scene.namespace, "Warn", "Audit"]), "{shown}");
+    ensure!(row.starts_with(&[scene.namespace.as_str(), "Warn", "Audit"]), "{shown}");
     // In the category, with the records.
     ensure!(scene.ok(&["get", "pullguard", "-o", "name"])?.contains(&scene.namespace), "not in its category");
 

@@ -138,25 +138,25 @@ struct Case {
 
 fn case(
     name: &'static str,
-    verdict: impl Into<Option<&'static str>>,
+    verdict: Option<&'static str>,
     tells: &'static str,
     change: impl FnOnce(&mut Value),
 ) -> Case {
     let mut node = json!({"images": [[format!("docker.io/library/{IMAGE}")]]});
     change(&mut node);
-    Case { name, node, verdict: verdict.into(), tells }
+    Case { name, node, verdict, tells }
 }
 
 /// Each holds the image, unless the case is that it does not.
 fn cases() -> Vec<Case> {
-    const UNKNOWN: &str = "ImagePresenceUnknown";
+    const UNKNOWN: Option<&str> = Some("ImagePresenceUnknown");
     let others = |count: usize| -> Value {
         (0..count).map(|number| json!([format!("docker.io/library/other-{number}:1")])).collect()
     };
     let names: Vec<String> = (0..5).map(|number| format!("docker.io/library/many:{number}")).collect();
     vec![
         case("well", None, "", |_| {}),
-        case("lacks", "ImageAbsent", "1 does not list it", |node| node["images"] = others(1)),
+        case("lacks", Some("ImageAbsent"), "1 does not list it", |node| node["images"] = others(1)),
         case("full", UNKNOWN, "lists only its largest images", |node| node["images"] = others(50)),
         case("overfull", UNKNOWN, "lists only its largest images", |node| node["images"] = others(60)),
         case("named", UNKNOWN, "so many names that some are hidden", |node| node["images"] = json!([names])),

@@ -57,8 +57,14 @@ fn a_bound_pods_new_image_must_be_on_its_own_node(scene: &Scene<'_>) -> Result<(
     moved.refused_with(&["ImageAbsent", "node-a, where this pod runs", "node node-b holds it"])?;
     let debug = |image: &str| {
         let image = format!("--image={image}");
-        let how = ["--image-pull-policy=Never", "--attach=false", "--profile=general"];
-        scene.kubectl(&[&["debug", "pod/bound", &image], how.as_slice()].concat())
+        scene.kubectl(&[
+            "debug",
+            "pod/bound",
+            &image,
+            "--image-pull-policy=Never",
+            "--attach=false",
+            "--profile=general",
+        ])
     };
     debug(ON_B)?.refused_with(&["ImageAbsent", "node-a, where this pod runs"])?;
     let debugged = debug(ON_BOTH)?;
