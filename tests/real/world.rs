@@ -1,6 +1,7 @@
 //! The world in which a scenario plays: a namespace of its own and policies for it, and what is made and looked for there.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use cluster::Cluster;
