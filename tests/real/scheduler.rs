@@ -78,6 +78,7 @@ const TAINTS: [&str; 5] = [
 ];
 const TAINT_VALUES: [&str; 5] = ["", "true", "a", "5", "12"];
 const EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
+const HARD: &[&str] = &["NoSchedule", "NoExecute"];
 
 fn random_node(dice: &mut Dice, name: &str, set: &str) -> Value {
     let mut node = simulated::node(name, set);
@@ -88,9 +89,15 @@ fn random_node(dice: &mut Dice, name: &str, set: &str) -> Value {
         }
     }
     node["spec"]["unschedulable"] = json!(dice.of(20));
-    // A taint is unique by key and effect.
-    let taints: BTreeMap<(&str, &str), &str> =
-        (0..dice.below(3)).map(|_| ((dice.one(&TAINTS), dice.one(&EFFECTS)), dice.one(&TAINT_VALUES))).collect();
+    // A taint is unique by key and effect. One of a life-cycle kind is an obstacle to us whatever its effect: the cluster
+    // autoscaler marks the nodes that it will remove by a mere preference, which excludes no pod.
+    let taints: BTreeMap<(&str, &str), &str> = (0..dice.below(3))
+        .map(|_| {
+            let key = dice.one(&TAINTS);
+            let effects = if key.starts_with("node.") { HARD } else { EFFECTS.as_slice() };
+            ((key, dice.one(effects)), dice.one(&TAINT_VALUES))
+        })
+        .collect();
     node["spec"]["taints"] =
         taints.iter().map(|((key, effect), value)| json!({"key": key, "value": value, "effect": effect})).collect();
     node["status"]["images"] = json!([{"names": [format!("docker.io/library/{IMAGE}")], "sizeBytes": 1}]);
@@ -110,7 +117,7 @@ fn requirement(dice: &mut Dice) -> Value {
         _ => {
             // Mostly on the label that holds numbers.
             let key = if dice.of(80) { "cpus" } else { key };
-            json!({"key": key, "operator": dice.one(&["Gt", "Lt"]), "values": [dice.one(&["5", "8", "007", "-3"])]})
+            json!({"key": key, "operator": dice.one(&["Gt", "Lt"]), "values": [dice.one(&["5", "8", "007", "many"])]})
         }
     }
 }

@@ -35,7 +35,8 @@ pub fn node(name: &str, set: &str) -> Value {
 /// What the API server wants to be told of a node's software.
 pub fn node_info(runtime: &str) -> Value {
     let mut info = json!({"containerRuntimeVersion": runtime, "operatingSystem": "linux", "architecture": "amd64"});
-    for field in ["machineID", "systemUUID", "bootID", "kernelVersion", "osImage", "kubeletVersion"] {
+    for field in ["machineID", "systemUUID", "bootID", "kernelVersion", "osImage", "kubeletVersion", "kubeProxyVersion"]
+    {
         info[field] = json!("");
     }
     info
