@@ -10,7 +10,7 @@ use anyhow::{Result, anyhow};
 use cluster::{Cluster, Node, Options, nodes_possible};
 
 use crate::stage::{self, repository};
-use crate::world::{ON_A, ON_B, ON_BOTH, Scene};
+use crate::world::{NO_BRAKE, ON_A, ON_B, ON_BOTH, Scene};
 use crate::{Needs, audit_log};
 
 const NAME: &str = "test";
@@ -72,10 +72,7 @@ fn make_whole() -> Result<Cluster> {
             cluster.import(node, ON_BOTH)?;
         }
         stage::install(&cluster)?;
-        // Each scenario has bad images of its own: together, within five minutes, they would be an outage, and nothing
-        // would be declared permanent. The demo runs with the product's own bounds.
-        let bound = "PULLGUARD_BRAKE_IMAGES=500";
-        cluster.kubectl_ok(&["set", "env", "deployment/pullguard", "--namespace=pullguard", bound])?;
+        cluster.kubectl_ok(&["set", "env", "deployment/pullguard", "--namespace=pullguard", NO_BRAKE])?;
         stage::wait_installed(&cluster)?;
     } else {
         let crds = repository().join("manifests/base/crds.yaml");

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::check::check;
 use crate::stage::until;
-use crate::world::{Scene, condition, list, pod};
+use crate::world::{Answer, Scene, condition, list, pod};
 
 crate::scenarios! {
     ControlPlane:
@@ -103,6 +103,12 @@ fn wrong_specs() -> Vec<(Value, &'static str, &'static str)> {
     ]
 }
 
+/// As documents: of a list kubectl itself would look at the fields, and the API server is to do that.
+fn try_create(scene: &Scene<'_>, policies: impl Iterator<Item = Value>) -> Result<Answer> {
+    let documents: Vec<String> = policies.map(|policy| policy.to_string()).collect();
+    scene.kubectl_stdin(&["create", "--dry-run=server", "-f", "-"], &documents.join("\n---\n"))
+}
+
 fn each_field_of_a_policy_once_wrong_is_refused_with_what_is_right(scene: &Scene<'_>) -> Result<()> {
     let wrong = wrong_specs();
     let name = |number: usize| format!("{}-{number}.wrong", scene.namespace);
@@ -110,7 +116,7 @@ fn each_field_of_a_policy_once_wrong_is_refused_with_what_is_right(scene: &Scene
         json!({"apiVersion": "pullguard.dev/v1alpha1", "kind": "NodeImagePolicy", "metadata": {"name": name(number)},
             "spec": spec})
     });
-    let refused = scene.try_create(&list(policies))?;
+    let refused = try_create(scene, policies)?;
     ensure!(!refused.accepted && refused.out.is_empty(), "some were accepted: {}", refused.out);
     // kubectl begins a new line for each object, and one more for each of several causes.
     let answers: Vec<&str> = refused.err.split("\nThe ").flat_map(|part| part.split("\nError from server")).collect();
@@ -131,7 +137,7 @@ fn each_field_of_a_policy_once_wrong_is_refused_with_what_is_right(scene: &Scene
         json!({"apiVersion": "pullguard.dev/v1alpha1", "kind": "NodeImagePolicy",
             "metadata": {"name": format!("{}-{number}.right", scene.namespace)}, "spec": spec})
     });
-    scene.try_create(&list(policies))?.accepted_in_silence()
+    try_create(scene, policies)?.accepted_in_silence()
 }
 
 /// Fields without a word about them, below a schema.
@@ -173,28 +179,35 @@ fn a_policys_columns_and_its_fields_are_explained(scene: &Scene<'_>) -> Result<(
     Ok(())
 }
 
-/// The rules on a list of images, taken out of the definition: as in an older schema. They return when this is dropped.
-struct Lenient<'a>(&'a Scene<'a>, Value);
+/// The rules on allowed images, taken out of the definition: as in an older schema. They return when this is dropped.
+struct Lenient<'a> {
+    scene: &'a Scene<'a>,
+    rules: Vec<Value>,
+}
 
 const DEFINITION: [&str; 2] = ["customresourcedefinition", "nodeimagepolicies.pullguard.dev"];
-const RULES: &str =
-    "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/allowedImages/x-kubernetes-validations";
 
 impl<'a> Lenient<'a> {
     fn new(scene: &'a Scene<'a>) -> Result<Self> {
         let [kind, name] = DEFINITION;
-        let rules = scene.get(kind, name)?.pointer(RULES).context("the rules")?.clone();
-        let without = json!([{"op": "remove", "path": RULES}]);
-        scene.ok(&["patch", kind, name, "--type=json", "-p", &without.to_string()])?;
-        Ok(Self(scene, rules))
+        let definition = scene.get(kind, name)?;
+        let field = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/allowedImages";
+        // On the list as a whole, or on each of its items.
+        let places = ["", "/items"].map(|part| format!("{field}{part}/x-kubernetes-validations"));
+        let found = places.into_iter().filter_map(|path| Some((definition.pointer(&path)?, path)));
+        let rules: Vec<Value> = found.map(|(rules, path)| json!({"op": "add", "path": path, "value": rules})).collect();
+        ensure!(!rules.is_empty(), "the definition has no rules on allowed images");
+        let without: Vec<Value> = rules.iter().map(|rule| json!({"op": "remove", "path": rule["path"]})).collect();
+        scene.ok(&["patch", kind, name, "--type=json", "-p", &json!(without).to_string()])?;
+        Ok(Self { scene, rules })
     }
 }
 
 impl Drop for Lenient<'_> {
     fn drop(&mut self) {
         let [kind, name] = DEFINITION;
-        let with = json!([{"op": "add", "path": RULES, "value": self.1}]);
-        if let Err(error) = self.0.ok(&["patch", kind, name, "--type=json", "-p", &with.to_string()]) {
+        let rules = json!(self.rules).to_string();
+        if let Err(error) = self.scene.ok(&["patch", kind, name, "--type=json", "-p", &rules]) {
             eprintln!("the rules of the definition are not back: {error:#}");
         }
     }

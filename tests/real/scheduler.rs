@@ -33,7 +33,7 @@ crate::scenarios! {
 }
 
 const NODES: usize = 8;
-const PODS: usize = 50;
+const PODS: usize = 40;
 const IMAGE: &str = "agent:1";
 const PIN: &str = "test.pullguard.dev/pin";
 
@@ -207,6 +207,7 @@ fn compare(scene: &Scene<'_>, seed: u64) -> Result<()> {
     let made: Vec<Value> = names.iter().map(|name| random_node(&mut dice, name, &scene.namespace)).collect();
     let _nodes = simulated::make(scene.cluster, &scene.namespace, &made)?;
     let numbers = tolerations_take_numbers(scene)?;
+    eprintln!("tolerations that compare numbers are {} here", if numbers { "taken" } else { "refused" });
     let mut pods = Vec::new();
     for number in 0..PODS {
         let spec = random_spec(&mut dice, &names, numbers);

@@ -9,6 +9,10 @@ use serde_json::{Value, json};
 
 use crate::stage::until;
 
+/// Each scenario has bad images of its own: together, within five minutes, they would be an outage, and nothing would be
+/// declared permanent. The demo runs with the product's own bound.
+pub const NO_BRAKE: &str = "PULLGUARD_BRAKE_IMAGES=500";
+
 /// Images that are on one node and on both from the start: nodes list a new one up to 40 s late, so scenarios share these.
 pub const ON_A: &str = "optio-on-a:1";
 pub const ON_B: &str = "optio-on-b:1";
