@@ -20,6 +20,7 @@ crate::scenarios! {
         the_allowlist_compares_canonical_names,
         an_image_that_is_no_reference_is_denied,
         where_no_policy_matches_nothing_is_said,
+        a_policy_follows_the_labels_of_a_namespace,
         warn_warns_and_creates,
         audit_creates_in_silence_and_leaves_an_event,
         an_ephemeral_container_is_judged_by_the_allowlist,
@@ -129,6 +130,18 @@ fn where_no_policy_matches_nothing_is_said(scene: &Scene<'_>) -> Result<()> {
     // And what it matches but has no objection to.
     judged["spec"]["containers"][0]["imagePullPolicy"] = json!("IfNotPresent");
     scene.try_create(&judged)?.accepted_in_silence()
+}
+
+fn a_policy_follows_the_labels_of_a_namespace(scene: &Scene<'_>) -> Result<()> {
+    let team = json!({"namespaceSelector": {"matchLabels": {"team": scene.namespace}}});
+    scene.policy(json!({"match": team, "allowedImages": ["optio-*"]}))?;
+    let bad = pod("bad", "bad:1", "IfNotPresent");
+    scene.try_create(&bad)?.accepted_in_silence()?;
+    let label = |label: &str| scene.ok(&["label", "namespace", &scene.namespace, label]);
+    label(&format!("team={}", scene.namespace))?;
+    until("the policy is for this namespace", 20, || Ok((!scene.try_create(&bad)?.accepted).then_some(())))?;
+    label("team-")?;
+    until("it no longer is", 20, || Ok(scene.try_create(&bad)?.accepted.then_some(())))
 }
 
 fn warn_warns_and_creates(scene: &Scene<'_>) -> Result<()> {

@@ -17,6 +17,7 @@ crate::scenarios! {
         what_the_controller_of_a_judged_template_makes_is_not_judged_again,
         every_kind_of_container_and_every_image_volume_is_judged,
         a_pod_that_names_its_node_is_judged_on_that_node,
+        a_daemon_sets_pod_is_judged_on_the_node_that_it_is_for,
         the_mirror_of_a_static_pod_is_exempt,
         the_systems_namespaces_and_pullguards_own_are_exempt;
 }
@@ -166,6 +167,22 @@ fn a_pod_that_names_its_node_is_judged_on_that_node(scene: &Scene<'_>) -> Result
     let nowhere = scene.try_create(&on("node-z"))?;
     ensure!(nowhere.accepted, "{}", nowhere.err);
     nowhere.says(&["Warning: ImagePresenceUnknown"])
+}
+
+fn a_daemon_sets_pod_is_judged_on_the_node_that_it_is_for(scene: &Scene<'_>) -> Result<()> {
+    scene.policy(json!({}))?;
+    // Its controller says by affinity which node each pod is for.
+    let everywhere = template("apps/v1", "DaemonSet", ON_B, "Never");
+    scene.create(&everywhere)?.accepted_in_silence()?;
+    let pods = until("its pod on node-b runs", 120, || {
+        let pods = scene.list("pods")?;
+        Ok(pods.iter().any(|pod| pod["status"]["phase"] == "Running").then_some(pods))
+    })?;
+    ensure!(pods.iter().all(|pod| pod["spec"]["nodeName"] == "node-b"), "{pods:?}");
+    let event = scene.event("webhook", "ImageAbsent", "DaemonSet")?;
+    ensure!(event["action"] == "Deny" && event["regarding"]["name"] == "daemonset", "{event}");
+    ensure!(event["note"].as_str().is_some_and(|note| note.contains("is not on node node-a")), "{event}");
+    Ok(())
 }
 
 /// A file in the folder where a kubelet looks for static pods; it goes when this is dropped.

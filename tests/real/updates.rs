@@ -19,6 +19,7 @@ fn on_an_update_only_new_images_are_judged(scene: &Scene<'_>) -> Result<()> {
     scene.created(&old)?;
     let mut web = deployment("web", "registry.local/evil/a:1");
     web["spec"]["replicas"] = json!(0);
+    web["spec"]["template"]["spec"]["containers"][0]["imagePullPolicy"] = json!("IfNotPresent");
     scene.created(&web)?;
     scene.policy(json!({"allowedImages": ["registry.local/good/**"], "templates": "Deny"}))?;
 
