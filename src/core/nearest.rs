@@ -28,7 +28,7 @@ pub enum Unfit {
     NotOfPolicy,
 }
 
-/// All holders that are no candidates: a few by name, the others as a number.
+/// All holders that are no candidates: the few nearest by name, the others as a number.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Misses {
     pub groups: Vec<Miss>,
@@ -46,6 +46,8 @@ pub struct Near {
 }
 
 const NAMED_MISSES: usize = 4;
+/// Holders looked at for the nearest of them: it is only a hint.
+const WEIGHED: usize = 32;
 /// Names looked at and names kept: somebody may have a thousand tags of one repository.
 const LOOKED_AT: usize = 64;
 const KEPT: usize = 3;
@@ -64,20 +66,37 @@ pub(in crate::core) fn misses(
     if total == 0 {
         return Misses::default();
     }
-    let named = sight.inventory.first_named(&outside, NAMED_MISSES);
-    let others = total - named.len();
-    for (slot, name) in named {
-        let Some(node) = sight.inventory.view(slot) else { continue };
+    let named = sight.inventory.first_named(&outside, WEIGHED);
+    let weighed = named.into_iter().filter_map(|(slot, name)| {
+        let node = sight.inventory.view(slot)?;
         let why = match sight.route.to(node, sight.inventory.settings(), sight.now) {
             Err(exclusion) => Unfit::Excluded(exclusion),
             Ok(_) => Unfit::NotOfPolicy,
         };
+        Some((why, name))
+    });
+    let mut nearest: Vec<_> = weighed.collect();
+    // Those of one distance stay in the order of their names.
+    nearest.sort_by_key(|(why, _)| distance(why));
+    nearest.truncate(NAMED_MISSES);
+    let others = total - nearest.len();
+    for (why, name) in nearest {
         match groups.iter_mut().find(|group| group.why == why) {
             Some(group) => group.nodes.push(Arc::clone(name)),
             None => groups.push(Miss { why, nodes: vec![Arc::clone(name)] }),
         }
     }
     Misses { groups, others }
+}
+
+/// How far the pod is from running on such a node: a toleration is soon added; where it asks for other nodes, it is meant so.
+const fn distance(why: &Unfit) -> u8 {
+    match why {
+        Unfit::Excluded(Exclusion::Taint(_)) => 0,
+        Unfit::NotOfPolicy => 1,
+        Unfit::Excluded(Exclusion::NodeAffinity | Exclusion::NodeSelector { .. }) => 2,
+        Unfit::Excluded(Exclusion::Os | Exclusion::OtherNode) => 3,
+    }
 }
 
 /// Names that look like the one that is wanted, the likeliest first: the same name and tag in another place
@@ -122,5 +141,27 @@ fn unlikeness(wanted: &ImageReference, text: &str) -> u8 {
         (true, _) => 0,
         (false, true) => 1,
         (false, false) => 2,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::core::fixtures::{inventory, judge, never, node, policy};
+    use crate::core::node::TaintEffect;
+
+    #[test]
+    fn of_many_holders_those_are_named_that_lack_the_least() {
+        let image = "docker.io/library/agent:1";
+        let others = (0..6).map(|number| node(&format!("a{number}")).with_image(&[image]));
+        let tainted =
+            node("z").with_image(&[image]).with_label("pool", "gpu").with_taint("gpu", "", TaintEffect::NoSchedule);
+        let inventory = inventory(others.chain([tainted]));
+        let verdict = judge(&never("agent:1").selecting("pool", "gpu"), policy("p"), &inventory);
+        let text = &verdict.first().expect("a finding").explanation;
+        assert!(
+            text.contains("; node z holds it but is tainted gpu:NoSchedule; nodes a0, a1, a2 hold it but"),
+            "{text}"
+        );
+        assert!(text.contains("; 3 more nodes that hold it cannot take the pod either"), "{text}");
     }
 }

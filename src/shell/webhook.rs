@@ -64,7 +64,7 @@ pub struct Rescue<'a> {
 
 /// Where decisions go; it never blocks.
 pub trait Sink: Send + Sync + 'static {
-    /// Of each review.
+    /// Of each review that was no dry run: tools that compare (`kubectl diff`) would make the numbers lie.
     fn reviewed(&self, verdict: &Verdict, took: Duration);
     /// Of each review with a finding that was no dry run.
     fn decided(&self, decision: Decision);
@@ -244,8 +244,11 @@ impl<R: Refusals + Default + Send + Sync + 'static> Webhook<R> {
     ) -> Response {
         let verdict = self.world.decide(&inquiry.question(namespace), self.world.now());
         let response = send(&Answer::judged(envelope, &inquiry, &verdict));
+        if envelope.dry_run {
+            return response;
+        }
         self.sink.reviewed(&verdict, start.elapsed());
-        if !envelope.dry_run && !verdict.findings.is_empty() {
+        if !verdict.findings.is_empty() {
             let (api_version, kind) = (envelope.api_version(), envelope.kind.clone().into_owned());
             self.sink.decided(Decision { inquiry, api_version, kind, verdict });
         }

@@ -8,6 +8,7 @@ use cluster::Node;
 use serde_json::{Value, json};
 
 use crate::stage::until;
+use crate::wire;
 use crate::world::{Answer, Scene, condition, cron_job, deployment, job, pod};
 
 crate::scenarios! {
@@ -19,6 +20,7 @@ crate::scenarios! {
         the_allowlist_compares_canonical_names,
         an_image_that_is_no_reference_is_denied,
         where_no_policy_matches_nothing_is_said,
+        a_policy_follows_the_labels_of_a_namespace,
         warn_warns_and_creates,
         audit_creates_in_silence_and_leaves_an_event,
         an_ephemeral_container_is_judged_by_the_allowlist,
@@ -60,28 +62,11 @@ fn a_never_pod_whose_image_is_nowhere_is_denied_and_the_sentence_says_what_to_do
 
 fn a_denial_has_code_403_and_a_reason_for_programs(scene: &Scene<'_>) -> Result<()> {
     scene.policy(remedies())?;
-    let path = format!("/api/v1/namespaces/{}/pods", scene.namespace);
-    let body = pod("task", &scene.image("node"), "Never").to_string();
-    // At this verbosity kubectl tells the bodies, whole.
-    let denied = scene.cluster.kubectl_stdin(&["create", "--raw", &path, "-f", "-", "-v=10"], &body)?;
-    ensure!(!denied.status.success(), "it was accepted");
-    let log = String::from_utf8(denied.stderr)?;
-    let status = log.lines().find_map(status_of).with_context(|| format!("no Status in: {log}"))?;
+    let status = wire::refusal(scene, &pod("task", &scene.image("node"), "Never"))?;
     ensure!(status["code"] == 403 && status["reason"] == "ImageAbsent", "{status}");
     ensure!(status["details"]["retryAfterSeconds"] == 45, "{status}");
     ensure!(status["details"]["causes"][0]["reason"] == "ImageAbsent", "{status}");
     Ok(())
-}
-
-/// The Status in a line of kubectl's log: as it is, or quoted.
-fn status_of(line: &str) -> Option<Value> {
-    let quoted = line
-        .find("body=\"")
-        .and_then(|at| line.get(at + 5..))
-        .and_then(|rest| serde_json::Deserializer::from_str(rest).into_iter::<String>().next()?.ok());
-    let text = quoted.or_else(|| line.find('{').and_then(|at| line.get(at..)).map(str::to_owned))?;
-    let value: Value = serde_json::Deserializer::from_str(&text).into_iter().next()?.ok()?;
-    (value["kind"] == "Status").then_some(value)
 }
 
 fn a_dry_run_is_denied_and_leaves_no_event(scene: &Scene<'_>) -> Result<()> {
@@ -145,6 +130,18 @@ fn where_no_policy_matches_nothing_is_said(scene: &Scene<'_>) -> Result<()> {
     // And what it matches but has no objection to.
     judged["spec"]["containers"][0]["imagePullPolicy"] = json!("IfNotPresent");
     scene.try_create(&judged)?.accepted_in_silence()
+}
+
+fn a_policy_follows_the_labels_of_a_namespace(scene: &Scene<'_>) -> Result<()> {
+    let team = json!({"namespaceSelector": {"matchLabels": {"team": scene.namespace}}});
+    scene.policy(json!({"match": team, "allowedImages": ["optio-*"]}))?;
+    let bad = pod("bad", "bad:1", "IfNotPresent");
+    scene.try_create(&bad)?.accepted_in_silence()?;
+    let label = |label: &str| scene.ok(&["label", "namespace", &scene.namespace, label]);
+    label(&format!("team={}", scene.namespace))?;
+    until("the policy is for this namespace", 20, || Ok((!scene.try_create(&bad)?.accepted).then_some(())))?;
+    label("team-")?;
+    until("it no longer is", 20, || Ok(scene.try_create(&bad)?.accepted.then_some(())))
 }
 
 fn warn_warns_and_creates(scene: &Scene<'_>) -> Result<()> {

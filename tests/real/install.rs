@@ -3,11 +3,31 @@
 use anyhow::{Result, ensure};
 use serde_json::json;
 
-use crate::stage::{install, manifests, until};
+use crate::stage::{install, manifests, until, wait_installed};
 use crate::world::{Scene, pod};
 
 crate::scenarios! {
-    NodesAlone: uninstalled_it_blocks_nothing_and_installed_again_it_works;
+    NodesAlone:
+        while_no_replica_answers_pods_pass_unjudged,
+        uninstalled_it_blocks_nothing_and_installed_again_it_works;
+}
+
+fn while_no_replica_answers_pods_pass_unjudged(scene: &Scene<'_>) -> Result<()> {
+    scene.policy(json!({}))?;
+    let absent = pod("task", &scene.image("node"), "Never");
+    scene.try_create(&absent)?.refused_with(&["ImageAbsent"])?;
+    let scale = |replicas: &str| {
+        scene.cluster.kubectl_ok(&["scale", "deployment/pullguard", "--namespace=pullguard", replicas]).map(drop)
+    };
+    scale("--replicas=0")?;
+    let passed = until("the webhook is called in vain", 60, || Ok(scene.try_create(&absent)?.accepted.then_some(())));
+    let registered = scene.kubectl(&["get", "validatingwebhookconfiguration", "pullguard"]);
+    // First of all it is there again, for the scenarios that may follow.
+    scale("--replicas=2")?;
+    wait_installed(scene.cluster)?;
+    passed?;
+    ensure!(registered?.accepted, "there was no webhook that could have been called");
+    until("pods are refused again", 30, || Ok((!scene.try_create(&absent)?.accepted).then_some(())))
 }
 
 fn uninstalled_it_blocks_nothing_and_installed_again_it_works(scene: &Scene<'_>) -> Result<()> {

@@ -1,6 +1,6 @@
 //! Pullguard on a real Kubernetes: real API server, real kubelets, real registry. Each test is one sentence of the contract.
 //!
-//! One cluster for all of them, each in a namespace of its own. Where nodes are not possible, what needs them is ignored.
+//! One cluster for nearly all of them, each in a namespace of its own. Where nodes are not possible, what needs them is ignored.
 
 #![allow(
     clippy::expect_used,
@@ -13,21 +13,34 @@
 
 mod access;
 mod admission;
+mod answer;
 mod arrival;
 mod attempts;
+mod audit_log;
 mod brake;
+mod calls;
+mod check;
+mod clusters;
 mod denied;
 mod explained;
 mod install;
 mod jobs;
 mod mended;
+mod objects;
 mod owners;
+mod policy;
+mod presence;
 mod props;
 mod proxy;
 mod recreation;
 mod registry;
+mod rescue;
 mod runtime;
+mod scheduler;
+mod simulated;
 mod stage;
+mod updates;
+mod wire;
 mod world;
 
 use std::process::ExitCode;
@@ -37,7 +50,8 @@ use anyhow::Result;
 use cluster::nodes_possible;
 use libtest_mimic::{Arguments, Trial};
 
-use world::{Scene, World};
+use clusters::World;
+use world::Scene;
 
 /// Scenarios mostly wait: for the kubelets, for a grace, for the Job controller.
 const AT_ONCE: usize = 4;
@@ -49,6 +63,8 @@ enum Needs {
     Nodes,
     /// Nodes, and that no other scenario plays meanwhile.
     NodesAlone,
+    /// A control plane whose nodes the scenario makes up.
+    Plane,
 }
 
 struct Scenario {
@@ -75,6 +91,7 @@ fn main() -> ExitCode {
     let world = Arc::new(World::default());
     // The long ones first.
     let rooms = [
+        ("scheduler", scheduler::scenarios()),
         ("access", access::scenarios()),
         ("registry", registry::scenarios()),
         ("admission", admission::scenarios()),
@@ -88,19 +105,26 @@ fn main() -> ExitCode {
         ("explained", explained::scenarios()),
         ("brake", brake::scenarios()),
         ("mended", mended::scenarios()),
+        ("answer", answer::scenarios()),
+        ("calls", calls::scenarios()),
+        ("check", check::scenarios()),
+        ("objects", objects::scenarios()),
+        ("policy", policy::scenarios()),
+        ("presence", presence::scenarios()),
+        ("rescue", rescue::scenarios()),
+        ("updates", updates::scenarios()),
         ("install", install::scenarios()),
     ];
     let scenarios = rooms.into_iter().flat_map(|(room, all)| all.into_iter().map(move |scenario| (room, scenario)));
     // Those that play alone come last: the others need not wait for them.
     let (alone, shared): (Vec<_>, Vec<_>) = scenarios.partition(|(_, scenario)| scenario.needs == Needs::NodesAlone);
     let trials = shared.into_iter().chain(alone).map(|(room, Scenario { name, needs, act })| {
-        let ignored = needs != Needs::ControlPlane && !possible;
+        let ignored = matches!(needs, Needs::Nodes | Needs::NodesAlone) && !possible;
         if ignored && !arguments.list {
             eprintln!("SKIPPED: {room}::{name} (nodes take root and the right to make network namespaces)");
         }
         let world = Arc::clone(&world);
-        let alone = needs == Needs::NodesAlone;
-        let play = move || world.play(name, alone, act).map_err(|error| format!("{error:#}").into());
+        let play = move || world.play(name, needs, act).map_err(|error| format!("{error:#}").into());
         Trial::test(format!("{room}::{name}"), play).with_ignored_flag(ignored)
     });
     let trials = trials.collect();

@@ -1,22 +1,13 @@
-//! The world in which a scenario plays: one cluster with Pullguard for all of them, and a namespace for each.
-//!
-//! Scenarios share the cluster and run side by side; one that takes Pullguard away plays alone.
+//! The world in which a scenario plays: a namespace of its own and policies for it, and what is made and looked for there.
 
 use std::fmt::Write as _;
-use std::fs::File;
-use std::sync::{OnceLock, RwLock};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
-use cluster::{Cluster, Options, nodes_possible};
+use anyhow::{Context, Result, bail, ensure};
+use cluster::Cluster;
 use serde_json::{Value, json};
 
-use crate::stage::{self, repository, until};
-
-const NAME: &str = "test";
-
-/// Set: the cluster stays, and the next run takes it as it is. For whoever writes scenarios.
-const KEEP: &str = "PULLGUARD_TEST_KEEP";
+use crate::stage::until;
 
 /// How many images at once are an outage, for the controller.
 pub const BRAKE_IMAGES: &str = "PULLGUARD_BRAKE_IMAGES";
@@ -24,63 +15,10 @@ pub const BRAKE_IMAGES: &str = "PULLGUARD_BRAKE_IMAGES";
 /// declared permanent. The demo, and the scenario of an outage, run with the product's own bound.
 pub const NO_BRAKE: &str = "PULLGUARD_BRAKE_IMAGES=500";
 
-/// The cluster, brought up by the first scenario that needs it.
-#[derive(Default)]
-pub struct World {
-    cluster: OnceLock<Result<Cluster, String>>,
-    /// Held until the cluster is down again.
-    sole: OnceLock<File>,
-    stage: RwLock<()>,
-}
-
-impl World {
-    fn cluster(&self) -> Result<&Cluster> {
-        let made = self.cluster.get_or_init(|| self.make().map_err(|error| format!("{error:#}")));
-        made.as_ref().map_err(|error| anyhow!("there is no cluster: {error}"))
-    }
-
-    fn make(&self) -> Result<Cluster> {
-        let sole = stage::sole_run(NAME)?;
-        self.sole.get_or_init(|| sole);
-        if std::env::var_os(KEEP).is_none() {
-            // What a run that was killed left has policies and pods of its own.
-            Cluster::down(NAME)?;
-        }
-        let cluster = Cluster::up(&Options::named(NAME))?;
-        if nodes_possible() {
-            stage::install(&cluster)?;
-            cluster.kubectl_ok(&["set", "env", "deployment/pullguard", "--namespace=pullguard", NO_BRAKE])?;
-            stage::wait_installed(&cluster)?;
-        } else {
-            let crds = repository().join("manifests/base/crds.yaml");
-            cluster.kubectl_ok(&["apply", "--server-side", "-f", &crds.display().to_string()])?;
-        }
-        Ok(cluster)
-    }
-
-    /// Plays a scenario in a namespace of its own. `alone`: no other one plays meanwhile.
-    pub fn play(&self, name: &'static str, alone: bool, act: fn(&Scene<'_>) -> Result<()>) -> Result<()> {
-        let cluster = self.cluster()?;
-        let shared = if alone { None } else { Some(self.stage.read().unwrap_or_else(|held| held.into_inner())) };
-        let sole = if alone { Some(self.stage.write().unwrap_or_else(|held| held.into_inner())) } else { None };
-        let scene = Scene::open(cluster, name)?;
-        let played = act(&scene).map_err(|error| anyhow!("{error:#}\n{}", scene.account()));
-        drop((scene, shared, sole));
-        played
-    }
-}
-
-/// Each test holds the world, so it ends with the last of them, before the runner's last word.
-impl Drop for World {
-    fn drop(&mut self) {
-        if self.sole.get().is_some()
-            && std::env::var_os(KEEP).is_none()
-            && let Err(error) = Cluster::down(NAME)
-        {
-            eprintln!("{error:#}");
-        }
-    }
-}
+/// Images that are on one node and on both from the start: nodes list a new one up to 40 s late, so scenarios share these.
+pub const ON_A: &str = "optio-on-a:1";
+pub const ON_B: &str = "optio-on-b:1";
+pub const ON_BOTH: &str = "optio-on-both:1";
 
 /// What kubectl said.
 #[derive(Debug)]
@@ -113,7 +51,10 @@ impl Answer {
     }
 }
 
-/// One scenario's namespace, and the policy for it. Both go when it ends.
+/// The label of a scenario's policies.
+const SCENE: &str = "test.pullguard.dev/scene";
+
+/// One scenario's namespace, and the policies for it. They go when it ends.
 pub struct Scene<'a> {
     pub cluster: &'a Cluster,
     pub namespace: String,
@@ -121,14 +62,15 @@ pub struct Scene<'a> {
 
 impl Drop for Scene<'_> {
     fn drop(&mut self) {
-        for kind in ["nodeimagepolicy", "namespace"] {
-            let _gone_with_the_cluster = self.cluster.kubectl(&["delete", kind, &self.namespace, "--wait=false"]);
+        let policies = format!("--selector={SCENE}={}", self.namespace);
+        for what in [["nodeimagepolicies", policies.as_str()], ["namespace", self.namespace.as_str()]] {
+            let _gone_with_the_cluster = self.cluster.kubectl(&["delete", what[0], what[1], "--wait=false"]);
         }
     }
 }
 
 impl<'a> Scene<'a> {
-    fn open(cluster: &'a Cluster, scenario: &str) -> Result<Self> {
+    pub fn open(cluster: &'a Cluster, scenario: &str) -> Result<Self> {
         // Two runs in one kept cluster must not meet.
         let run = std::process::id();
         let short: String = scenario.replace('_', "-").chars().take(40).collect();
@@ -175,6 +117,14 @@ impl<'a> Scene<'a> {
         self.kubectl_stdin(&["create", "--dry-run=server", "-f", "-"], &object.to_string())
     }
 
+    /// What the API server would keep, after all that changes it on its way.
+    pub fn changed(&self, object: &Value) -> Result<Value> {
+        let answer =
+            self.kubectl_stdin(&["create", "--dry-run=server", "-o", "json", "-f", "-"], &object.to_string())?;
+        ensure!(answer.accepted, "it was refused: {}", answer.err);
+        Ok(serde_json::from_str(&answer.out)?)
+    }
+
     pub fn created(&self, object: &Value) -> Result<()> {
         let answer = self.create(object)?;
         ensure!(answer.accepted, "it was refused: {}", answer.err);
@@ -198,8 +148,19 @@ impl<'a> Scene<'a> {
     pub fn policy_for(&self, namespaces: &[&str], spec: Value) -> Result<()> {
         let applied = self.apply_policy(namespaces, spec)?;
         ensure!(applied.accepted, "the policy was refused: {}", applied.err);
+        self.until_in_force(&self.namespace)
+    }
+
+    /// A second policy for this namespace, in force.
+    pub fn another_policy(&self, name: &str, spec: Value) -> Result<()> {
+        let applied = self.apply_named(name, &[&self.namespace], spec)?;
+        ensure!(applied.accepted, "the policy was refused: {}", applied.err);
+        self.until_in_force(name)
+    }
+
+    fn until_in_force(&self, name: &str) -> Result<()> {
         until("the policy is Ready", 30, || {
-            let policy = self.get("nodeimagepolicy", &self.namespace)?;
+            let policy = self.get("nodeimagepolicy", name)?;
             let ready = condition(&policy, "Ready").is_some_and(|ready| ready["status"] == "True");
             let observed = policy["status"]["observedGeneration"] == policy["metadata"]["generation"];
             Ok((ready && observed).then_some(()))
@@ -210,8 +171,13 @@ impl<'a> Scene<'a> {
     }
 
     pub fn apply_policy(&self, namespaces: &[&str], spec: Value) -> Result<Answer> {
+        self.apply_named(&self.namespace, namespaces, spec)
+    }
+
+    fn apply_named(&self, name: &str, namespaces: &[&str], spec: Value) -> Result<Answer> {
         let mut policy = json!({
-            "apiVersion": "pullguard.dev/v1alpha1", "kind": "NodeImagePolicy", "metadata": {"name": self.namespace},
+            "apiVersion": "pullguard.dev/v1alpha1", "kind": "NodeImagePolicy",
+            "metadata": {"name": name, "labels": {SCENE: self.namespace}},
             "spec": {"match": {"namespaceSelector": {"matchExpressions":
                 [{"key": "kubernetes.io/metadata.name", "operator": "In", "values": namespaces}]}}},
         });
@@ -291,7 +257,7 @@ impl<'a> Scene<'a> {
     }
 
     /// For whoever reads why a scenario failed.
-    fn account(&self) -> String {
+    pub fn account(&self) -> String {
         let mut text = String::new();
         let questions: [&[&str]; 4] = [
             &["get", "nodeimagepolicy", &self.namespace, "-o", "jsonpath={.status}"],
@@ -321,6 +287,11 @@ impl<'a> Scene<'a> {
 /// A condition of an object.
 pub fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> {
     object["status"]["conditions"].as_array()?.iter().find(|condition| condition["type"] == kind)
+}
+
+/// Several objects for one kubectl.
+pub fn list(objects: impl IntoIterator<Item = Value>) -> Value {
+    json!({"apiVersion": "v1", "kind": "List", "items": objects.into_iter().collect::<Vec<_>>()})
 }
 
 /// A container with this image and pull policy.

@@ -34,6 +34,7 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct PullFailureSpec {
+    /// The task: an owner, or the value of a task label.
     pub task: TaskRef,
     /// The maker of the task, as Kind/name (a CronJob), where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -78,6 +79,7 @@ pub enum FailureState {
 #[derive(KubeSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct PullFailureStatus {
+    /// `Retrying`, `PermanentlyFailed` or `Resolved`.
     #[serde(default)]
     pub state: FailureState,
     /// `PullPermanentlyFailed`, `PullRetriesExhausted`, `DeniedTooLong`, `PullRetrying` or `PullResolved`.
@@ -86,16 +88,20 @@ pub struct PullFailureStatus {
     /// The failure class of the first failure.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub class: String,
+    /// The image of the first failure, as the pod names it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub image: String,
+    /// The cause, in the words of kubelet, runtime or registry.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
+    /// What to do.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub remedy: String,
     /// The policies that were judged by.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20))]
     pub policies: Vec<String>,
+    /// When the first of these failures was first seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_seen: Option<Time>,
     /// When the task was declared permanently failed.
@@ -104,6 +110,7 @@ pub struct PullFailureStatus {
     /// When its pods may be tried again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Time>,
+    /// When it was over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolved_at: Option<Time>,
     /// Distinct pods of the task that were in pull failure for the grace, or given up before by their maker.
@@ -113,12 +120,14 @@ pub struct PullFailureStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100))]
     pub counted_pods: Vec<String>,
+    /// How many dead pods of the task were deleted.
     #[serde(default)]
     pub pods_collected: u32,
     /// One entry an image, at most 10.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10))]
     pub failures: Vec<ImageFailure>,
+    /// For `kubectl wait`: one for each state, of which one is True.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub conditions: Vec<Condition>,
@@ -128,27 +137,38 @@ pub struct PullFailureStatus {
 #[derive(KubeSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ImageFailure {
+    /// The image, as the pod names it.
     pub image: String,
+    /// The failure class.
     pub class: String,
+    /// `Permanent`, `Transient` or `Unclear`.
     pub permanence: String,
+    /// The cause, in the words of kubelet, runtime or registry.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
+    /// What to do.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub remedy: String,
+    /// The container, or the image volume, that uses the image.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub container: String,
     /// The pod in which it was seen first.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub pod: String,
+    /// The node on which it was seen first.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub node: String,
+    /// The pull policy of that container.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub pull_policy: String,
+    /// The names of the pod's `imagePullSecrets`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub pull_secrets: Vec<String>,
+    /// When it was first seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_seen: Option<Time>,
+    /// When it was last seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_seen: Option<Time>,
 }

@@ -132,10 +132,13 @@ pub struct LabelSelector {
     validation = Rule::new("self.operator in ['In', 'NotIn'] ? (has(self.values) && self.values.size() > 0) : (!has(self.values) || self.values.size() == 0)").message("operators In and NotIn need values; Exists and DoesNotExist take none")
 )]
 pub struct SelectorRequirement {
+    /// The label's key.
     #[schemars(length(min = 1, max = 317))]
     #[x_kube(validation = Rule::new("self.matches('^([A-Za-z0-9.-]+/)?[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$')").message("a label key is an optional DNS prefix and /, then letters, digits, - _ . (317 characters at most)"))]
     pub key: String,
+    /// How the label is compared: In, NotIn, Exists or DoesNotExist.
     pub operator: SelectorOperator,
+    /// The values for In and NotIn; none for the others.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 63)))]
     pub values: Vec<String>,
@@ -412,8 +415,10 @@ pub struct NodeImagePolicyStatus {
 #[derive(KubeSchema, Clone, Debug, Deserialize, Serialize, PartialEq, Eq, PartialOrd, Ord)]
 #[serde(rename_all = "camelCase")]
 pub struct ContradictedPreload {
+    /// The image, by its canonical name.
     #[schemars(length(max = 512))]
     pub image: String,
+    /// The node whose kubelet says that it is not there.
     #[schemars(length(max = 253))]
     pub node: String,
 }

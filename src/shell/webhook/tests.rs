@@ -153,6 +153,7 @@ async fn a_dry_run_gets_the_same_answer_and_nobody_hears_of_it() {
     let answer = bench.validate(&review).await;
     assert_eq!(answer.pointer("/response/status/code"), Some(&json!(403)));
     assert!(bench.log.decided.lock().expect("a log").is_empty());
+    assert_eq!(bench.log.reviewed.load(Ordering::Relaxed), 0);
 }
 
 #[tokio::test]
