@@ -12,7 +12,7 @@ use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBind
 use kube::ResourceExt;
 
 use super::hook::{Hook, hooks};
-use super::line::{Gap, Line, Seen};
+use super::line::{Gap, Seen};
 use super::rights::{self, Grants};
 use super::site::{Site, namespaces, ours, service_account};
 use super::{print, structure};
@@ -148,7 +148,7 @@ impl Declared {
 mod tests {
     use super::*;
     use crate::app::doctor::fixtures::declared;
-    use crate::app::doctor::line::Status;
+    use crate::app::doctor::line::{Line, Status};
 
     fn lines(change: impl FnOnce(&mut Declared), closed: bool) -> Vec<Line> {
         let mut declared = declared();
