@@ -19,6 +19,7 @@ crate::scenarios! {
         a_broken_trust_is_named,
         a_service_that_leads_nowhere_is_named,
         a_node_list_that_proves_nothing_is_named,
+        failing_closed_with_no_replica_left_the_cluster_repairs_itself,
         a_rotation_lets_no_review_fail_and_no_pod_slip_by;
 }
 
@@ -152,6 +153,56 @@ fn a_node_list_that_proves_nothing_is_named(scene: &Scene<'_>) -> Result<()> {
     let told = doctor(scene)?;
     ensure!(told.fails("node lists", &[&scene.namespace, "2 of 2 nodes", "node-a, node-b"]), "{told:?}");
     scene.policy(json!({"nodeImageLimit": -1}))?;
+    well(scene).map(drop)
+}
+
+fn failing_closed_with_no_replica_left_the_cluster_repairs_itself(scene: &Scene<'_>) -> Result<()> {
+    let fails = |policy: &str| {
+        let operation =
+            |hook: usize| json!({"op": "replace", "path": format!("/webhooks/{hook}/failurePolicy"), "value": policy});
+        let patch = json!([operation(0), operation(1), operation(2)]).to_string();
+        scene.cluster.kubectl_ok(&["patch", "validatingwebhookconfiguration", "pullguard", "--type=json", "-p", &patch])
+    };
+    let scale = |replicas: &str| {
+        let replicas = format!("--replicas={replicas}");
+        scene.cluster.kubectl_ok(&["scale", "deployment/pullguard", "--namespace=pullguard", &replicas])
+    };
+    fails("Fail")?;
+    let played = (|| {
+        let told = well(scene)?;
+        let proof = told.lines.iter().find(|line| line["check"] == "lock-out").context("no word on a lock-out")?;
+        let proven = proof["message"].as_str().is_some_and(|message| message.contains("cannot lock the cluster out"));
+        ensure!(proven, "{proof}");
+        scale("0")?;
+        until("the doctor finds that nobody is there to answer", 60, || {
+            let told = doctor(scene)?;
+            let found = told.fails("replicas", &["no pod can be created"])
+                && told.fails("endpoints", &["nothing that they judge can be created"])
+                && told.fails("webhook answers", &["pods.pullguard.dev", "failed calling webhook"])
+                && told.fails("lock-out", &["not proven"]);
+            Ok(found.then_some(()))
+        })?;
+        let pod = pod("any", "good:1", "IfNotPresent");
+        scene.try_create(&pod)?.refused_with(&["failed calling webhook"])?;
+        for namespace in ["kube-system", "pullguard"] {
+            let mut there = pod.clone();
+            there["spec"]["securityContext"] =
+                json!({"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}});
+            there["spec"]["containers"][0]["securityContext"] =
+                json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}});
+            let namespace = format!("--namespace={namespace}");
+            let create = ["create", "--dry-run=server", &namespace, "-f", "-"];
+            let created = scene.cluster.kubectl_stdin(&create, &there.to_string())?;
+            ensure!(created.status.success(), "{namespace}: {}", String::from_utf8_lossy(&created.stderr));
+        }
+        Ok(())
+    })();
+    // The replicas come by themselves, though nobody is there to judge them.
+    let back = scale("2").and_then(|_| crate::stage::wait_installed(scene.cluster));
+    let open = fails("Ignore");
+    played?;
+    back?;
+    open?;
     well(scene).map(drop)
 }
 
