@@ -123,6 +123,21 @@ async fn rotate(installed: &InstalledArgs) -> Result<()> {
     let Some(deployment) = cluster.get(&deployments, CONFIGURATION).await? else {
         bail!("there is no Deployment {CONFIGURATION} in namespace {namespace}: nobody would serve a new certificate");
     };
+    let labels = deployment.spec.and_then(|spec| spec.selector.match_labels).unwrap_or_default();
+    let secrets: Api<Secret> = Api::namespaced(cluster.client.clone(), namespace);
+    let present = contents(cluster.get(&secrets, SECRET).await?.as_ref());
+    // The overlap is of two: who still serves the certificate before this one would not be trusted after one more.
+    if let (Some(Validity { until, .. }), Ok(all)) =
+        (Validity::of(&present.certificate), replicas(&cluster, namespace, &labels).await)
+    {
+        let on_the_way = relying_on_another(&all, until, Timestamp::now());
+        if !on_the_way.is_empty() {
+            bail!(
+                "{} still serve the certificate before this one: wait until a rotation has ended",
+                on_the_way.join(", ")
+            );
+        }
+    }
     let registration = Registration {
         client: cluster.client.clone(),
         namespace: namespace.clone(),
@@ -132,7 +147,6 @@ async fn rotate(installed: &InstalledArgs) -> Result<()> {
     let rotated = registration.rotate(Timestamp::now()).await?;
     let until = Validity::of(&rotated.certificate).context("the new certificate cannot be read")?.until;
     eprintln!("pullguard: new CA and certificate written; waiting until each replica serves it, which takes some 70 s");
-    let labels = deployment.spec.and_then(|spec| spec.selector.match_labels).unwrap_or_default();
     let end = Instant::now() + FOLLOWED;
     let count = loop {
         match replicas(&cluster, namespace, &labels).await {
@@ -164,6 +178,12 @@ async fn rotate(installed: &InstalledArgs) -> Result<()> {
 /// Those that serve another certificate than the one that ends then.
 fn behind(replicas: &[Replica], until: Timestamp) -> Vec<&str> {
     replicas.iter().filter(|replica| replica.until != Some(until)).map(|replica| replica.pod.as_str()).collect()
+}
+
+/// Those that serve another one which holds: whoever serves none, or one that has ended, has nothing to lose.
+fn relying_on_another(replicas: &[Replica], until: Timestamp, now: Timestamp) -> Vec<&str> {
+    let relies = |replica: &&Replica| replica.until.is_some_and(|served| served != until && served > now);
+    replicas.iter().filter(relies).map(|replica| replica.pod.as_str()).collect()
 }
 
 /// Private keys are their owner's alone, and nothing is overwritten.
@@ -215,5 +235,15 @@ mod tests {
         let earlier = Timestamp::from_second(1_700_000_000).ok();
         let all = [replica("a", Some(now())), replica("b", earlier), replica("c", None)];
         assert_eq!(behind(&all, now()), ["b", "c"]);
+    }
+
+    #[test]
+    fn a_second_rotation_waits_for_whoever_relies_on_the_first() {
+        let replica = |pod: &str, seconds| Replica { pod: pod.to_owned(), until: Timestamp::from_second(seconds).ok() };
+        let (newest, before, ended) = (1_900_000_000, 1_850_000_000, 1_700_000_000);
+        let none = Replica { pod: "d".to_owned(), until: None };
+        let all = [replica("a", newest), replica("b", before), replica("c", ended), none];
+        let newest = Timestamp::from_second(newest).expect("a time");
+        assert_eq!(relying_on_another(&all, newest, now()), ["b"]);
     }
 }
