@@ -10,11 +10,13 @@
     reason = "a test may stop where it stands"
 )]
 
+use std::fs;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/check").join(name)
@@ -295,4 +297,167 @@ fn a_pod_cannot_be_explained_without_a_cluster() {
     assert_eq!((run.status, run.out.as_str()), (2, ""));
     assert_eq!(run.err.lines().count(), 1, "{}", run.err);
     assert_eq!(pullguard(&["explain", "job/agent"]).status, 2);
+}
+
+/// What `kubectl kustomize manifests/overlays/fail-closed` prints; the test on the real cluster has it from kubectl itself.
+fn fail_closed() -> Vec<Value> {
+    let manifests = Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests");
+    let read = |path: &str| -> Vec<Value> {
+        serde_saphyr::from_multiple(&fs::read_to_string(manifests.join(path)).expect("a file")).expect("YAML")
+    };
+    let base = read("base/kustomization.yaml").remove(0);
+    let files = base["resources"].as_array().expect("files").iter().map(|file| file.as_str().expect("a name"));
+    let mut items: Vec<Value> = files.flat_map(|file| read(&format!("base/{file}"))).collect();
+    let namespaced = ["ServiceAccount", "Role", "RoleBinding", "Service", "Deployment", "PodDisruptionBudget"];
+    for item in items.iter_mut().filter(|item| namespaced.contains(&item["kind"].as_str().expect("a kind"))) {
+        item["metadata"]["namespace"] = base["namespace"].clone();
+    }
+    for patch in read("overlays/fail-closed/kustomization.yaml").remove(0)["patches"].as_array().expect("patches") {
+        let operations: Value = serde_saphyr::from_str(patch["patch"].as_str().expect("a text")).expect("YAML");
+        let operations: json_patch::Patch = serde_json::from_value(operations).expect("a JSON Patch");
+        json_patch::patch(of_kind(&mut items, patch["target"]["kind"].as_str().expect("a kind")), &operations)
+            .expect("applies");
+    }
+    items
+}
+
+fn of_kind<'a>(items: &'a mut [Value], kind: &str) -> &'a mut Value {
+    items.iter_mut().find(|item| item["kind"] == kind).expect("one of this kind")
+}
+
+fn webhooks(items: &mut [Value], change: impl FnMut(&mut Value)) {
+    let webhooks = of_kind(items, "ValidatingWebhookConfiguration")["webhooks"].as_array_mut();
+    webhooks.expect("webhooks").iter_mut().for_each(change);
+}
+
+fn remove(object: &mut Value, field: &str) {
+    object.as_object_mut().expect("an object").remove(field).expect("the field is there");
+}
+
+/// The doctor's exit status, and the status of each check.
+fn lint(items: &[Value]) -> (i32, Vec<(String, String)>) {
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string();
+    let run = pullguard_with(&["doctor", "-f", "-", "-o", "json"], &list, "/nonexistent/kubeconfig");
+    let lines = run.json();
+    let text = |line: &Value, field: &str| line[field].as_str().expect("a text").to_owned();
+    let lines = lines.as_array().expect("an array").iter();
+    (run.status, lines.map(|line| (text(line, "check"), text(line, "status"))).collect())
+}
+
+#[test]
+fn the_fail_closed_overlay_is_proven_to_lock_nobody_out() {
+    let (status, lines) = lint(&fail_closed());
+    assert_eq!(status, 0, "{lines:?}");
+    assert!(lines.iter().all(|(_, status)| status == "OK"), "{lines:?}");
+    assert!(lines.iter().any(|(check, _)| check == "lock-out"));
+}
+
+#[test]
+fn each_safeguard_that_is_taken_away_is_missed() {
+    type Removal = fn(&mut Vec<Value>);
+    fn pod(items: &mut [Value]) -> &mut Value {
+        &mut of_kind(items, "Deployment")["spec"]["template"]["spec"]
+    }
+    let removals: [(&str, &str, Removal); 24] = [
+        ("exempt namespaces", "FAIL", |items| webhooks(items, |hook| remove(hook, "namespaceSelector"))),
+        ("exempt namespaces", "FAIL", |items| {
+            // Its own namespace alone.
+            webhooks(items, |hook| {
+                let values = hook["namespaceSelector"]["matchExpressions"][0]["values"].as_array_mut();
+                values.expect("values").retain(|value| value != "pullguard");
+            });
+        }),
+        ("exempt namespaces", "FAIL", |items| {
+            let last = |hook: &mut Value| {
+                if hook["name"] == "cronjobs.pullguard.dev" {
+                    hook["namespaceSelector"] = json!({});
+                }
+            };
+            webhooks(items, last);
+        }),
+        ("rules", "FAIL", |items| webhooks(items, |hook| hook["rules"][0]["resources"] = json!(["*"]))),
+        ("rules", "FAIL", |items| webhooks(items, |hook| hook["rules"][0]["operations"] = json!(["*"]))),
+        ("rules", "FAIL", |items| webhooks(items, |hook| remove(&mut hook["rules"][0], "scope"))),
+        ("match conditions", "FAIL", |items| webhooks(items, |hook| remove(hook, "matchConditions"))),
+        ("match conditions", "FAIL", |items| {
+            webhooks(items, |hook| drop(hook["matchConditions"].as_array_mut().expect("a list").remove(0)));
+        }),
+        ("match conditions", "FAIL", |items| {
+            webhooks(items, |hook| hook["matchConditions"][1]["expression"] = json!("true"));
+        }),
+        ("timeout", "WARN", |items| webhooks(items, |hook| remove(hook, "timeoutSeconds"))),
+        ("replicas", "FAIL", |items| remove(&mut of_kind(items, "Deployment")["spec"], "replicas")),
+        ("replicas", "FAIL", |items| of_kind(items, "Deployment")["spec"]["replicas"] = json!(1)),
+        ("spread", "WARN", |items| items.retain(|item| item["kind"] != "PodDisruptionBudget")),
+        ("spread", "WARN", |items| remove(pod(items), "affinity")),
+        ("spread", "FAIL", |items| {
+            remove(pod(items), "affinity");
+            items.retain(|item| item["kind"] != "PodDisruptionBudget");
+        }),
+        ("rollout", "FAIL", |items| of_kind(items, "Deployment")["spec"]["strategy"] = json!({"type": "Recreate"})),
+        ("readiness", "FAIL", |items| remove(&mut pod(items)["containers"][0], "readinessProbe")),
+        ("priority", "WARN", |items| remove(pod(items), "priorityClassName")),
+        ("service", "FAIL", |items| items.retain(|item| item["kind"] != "Service")),
+        ("service", "FAIL", |items| of_kind(items, "Service")["spec"]["selector"] = json!({"app": "other"})),
+        ("service", "FAIL", |items| webhooks(items, |hook| remove(&mut hook["clientConfig"]["service"], "path"))),
+        ("replicas", "FAIL", |items| items.retain(|item| item["kind"] != "Deployment")),
+        ("rights", "FAIL", |items| items.retain(|item| item["kind"] != "RoleBinding")),
+        ("rights", "FAIL", |items| of_kind(items, "ClusterRole")["rules"] = json!([])),
+    ];
+    for (index, (check, expected, removal)) in removals.into_iter().enumerate() {
+        let mut items = fail_closed();
+        removal(&mut items);
+        let (status, lines) = lint(&items);
+        let found = |name: &str| lines.iter().find(|(check, _)| check == name).map(|(_, status)| status.as_str());
+        assert_eq!(found(check), Some(expected), "{index}: {lines:?}");
+        assert_eq!(found("lock-out"), Some(expected), "the proof does not stand: {index}: {lines:?}");
+        assert_eq!(status, i32::from(expected == "FAIL"), "{index}: {lines:?}");
+    }
+}
+
+#[test]
+fn without_a_cluster_and_without_manifests_the_doctor_says_so_in_one_line() {
+    let run = pullguard(&["doctor"]);
+    assert_eq!((run.status, run.out.as_str()), (2, ""));
+    assert_eq!(run.err.lines().count(), 1, "{}", run.err);
+    let run = pullguard(&["doctor", "-f", "absent.yaml"]);
+    assert_eq!((run.status, run.out.as_str()), (2, ""));
+    assert!(run.err.contains("absent.yaml: no webhook configuration of Pullguard"), "{}", run.err);
+}
+
+#[test]
+fn the_table_of_the_doctor_says_what_to_do() {
+    let mut items = fail_closed();
+    of_kind(&mut items, "Deployment")["spec"]["replicas"] = json!(1);
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string();
+    let run = pullguard_with(&["doctor", "-f", "-"], &list, "/nonexistent/kubeconfig");
+    assert_eq!(run.status, 1, "{}", run.err);
+    for part in ["FAIL     replicas\n", "-> Scale the Deployment to two replicas or more.\n", " 2 FAIL\n"] {
+        assert!(run.out.contains(part), "no {part:?} in {}", run.out);
+    }
+}
+
+#[test]
+fn certificates_are_made_without_a_cluster_as_a_secret_or_as_files() {
+    let run = pullguard(&["certs", "make", "-n", "guard"]);
+    assert_eq!(run.status, 0, "{}", run.err);
+    let secret: Value = serde_saphyr::from_str(&run.out).expect("YAML");
+    assert_eq!((&secret["kind"], &secret["metadata"]["namespace"]), (&json!("Secret"), &json!("guard")));
+    assert_eq!(
+        (&secret["metadata"]["name"], &secret["type"]),
+        (&json!("pullguard-webhook-tls"), &json!("kubernetes.io/tls"))
+    );
+    for key in ["ca.crt", "ca.key", "tls.crt", "tls.key"] {
+        assert!(secret["stringData"][key].as_str().is_some_and(|text| text.starts_with("-----BEGIN ")), "{key}");
+    }
+    let folder = std::env::temp_dir().join(format!("pullguard-certs-{}", std::process::id()));
+    let folder_text = folder.to_string_lossy().into_owned();
+    let run = pullguard(&["certs", "make", "--out", &folder_text]);
+    assert_eq!((run.status, run.out.lines().count()), (0, 4), "{}", run.err);
+    let mode = |name: &str| fs::metadata(folder.join(name)).expect("a file").permissions().mode() & 0o777;
+    assert_eq!((mode("ca.key"), mode("tls.key")), (0o600, 0o600));
+    let again = pullguard(&["certs", "make", "--out", &folder_text]);
+    fs::remove_dir_all(&folder).expect("removable");
+    assert!(again.status == 2 && again.err.contains("ca.crt"), "nothing is overwritten: {}", again.err);
+    assert_eq!(pullguard(&["certs"]).status, 2);
 }

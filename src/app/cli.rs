@@ -2,6 +2,7 @@
 //! is patched there most easily.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -29,6 +30,15 @@ pub enum Command {
     ///
     /// Exit status: 0 explained, 2 it could not be read.
     Explain(ExplainArgs),
+    /// Say whether an installation is well, and whether it can hurt the cluster.
+    ///
+    /// Looks at the current cluster; with -f at manifests alone. Exit status: 0 all is well, warnings allowed; 1 something
+    /// failed; 2 it could not look, or not at all of it.
+    Doctor(DoctorArgs),
+    /// Show the webhook's certificates, rotate them, or make some.
+    ///
+    /// Exit status: 0 done, 2 it could not be done.
+    Certs(CertsArgs),
     /// Print the custom resource definitions.
     Crds,
 }
@@ -182,6 +192,53 @@ pub struct ExplainArgs {
     pub output: Output,
 }
 
+/// Which installation.
+#[derive(Clone, Debug, Args)]
+pub struct InstalledArgs {
+    /// Pullguard's own namespace.
+    #[arg(short = 'n', long, env = "POD_NAMESPACE", default_value = OWN_NAMESPACE, global = true)]
+    pub namespace: String,
+    #[arg(short = 'o', long, value_enum, default_value = "table", global = true)]
+    pub output: Output,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct DoctorArgs {
+    /// Manifests (kubectl kustomize FOLDER) instead of a cluster: is it proven that they lock nobody out? - is standard
+    /// input.
+    #[arg(short = 'f', long = "filename", value_name = "FILE", num_args = 1..)]
+    pub files: Vec<String>,
+    #[command(flatten)]
+    pub installed: InstalledArgs,
+    /// What a field is that Pullguard does not know.
+    #[arg(long, value_enum, default_value = "strict")]
+    pub validate: Validate,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct CertsArgs {
+    /// Without one: show what the Secret holds.
+    #[command(subcommand)]
+    pub action: Option<CertsAction>,
+    #[command(flatten)]
+    pub installed: InstalledArgs,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum CertsAction {
+    /// Make a new CA and certificate on the cluster, and wait until all replicas serve it.
+    ///
+    /// Old and new CA are trusted meanwhile, so no review fails. The old one stays trusted until it ends, or until the
+    /// next rotation: if its key has leaked, rotate twice.
+    Rotate,
+    /// Make a CA and a certificate without a cluster: as a Secret, to be applied before Pullguard, or as files.
+    Make {
+        /// A folder for ca.crt, ca.key, tls.crt and tls.key, instead of a Secret on standard output.
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
+}
+
 /// As in Go and in our policies: `90s`, `2m`, `1h30m`.
 fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || "a duration is a number with a unit, such as 90s, 2m or 1h30m".to_owned();
@@ -241,5 +298,22 @@ mod tests {
         for wrong in ["", "--image y", "pod/a --reason x", "-n b --message x"] {
             assert!(parse(format!("pullguard explain {wrong}").trim()).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn the_doctor_takes_manifests_or_a_cluster_and_certs_takes_an_action_or_none() {
+        let Command::Doctor(doctor) = parse("pullguard doctor -f a.yaml - -n guard -o json").expect("parses") else {
+            panic!("doctor")
+        };
+        assert_eq!((doctor.files.len(), doctor.installed.namespace.as_str()), (2, "guard"));
+        assert_eq!(doctor.installed.output, Output::Json);
+        let action = |line: &str| match parse(line).expect("parses") {
+            Command::Certs(certs) => (certs.action, certs.installed.namespace),
+            _ => panic!("certs"),
+        };
+        assert_eq!(action("pullguard certs").0, None);
+        assert_eq!(action("pullguard certs rotate -n guard"), (Some(CertsAction::Rotate), "guard".to_owned()));
+        assert_eq!(action("pullguard certs -n guard make --out d").1, "guard");
+        assert!(parse("pullguard certs revoke").is_err());
     }
 }

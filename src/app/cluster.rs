@@ -40,6 +40,16 @@ pub struct Cluster {
     pub default_namespace: String,
 }
 
+/// What the API server says to a request.
+#[derive(Clone, Debug)]
+pub struct Said {
+    pub accepted: bool,
+    /// The `Warning` headers.
+    pub warnings: Vec<String>,
+    /// Why it was not accepted.
+    pub message: String,
+}
+
 impl std::fmt::Debug for Cluster {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Cluster").field("host", &self.host).finish_non_exhaustive()
@@ -94,6 +104,43 @@ impl Cluster {
         K: Clone + DeserializeOwned + std::fmt::Debug + Resource<DynamicType = ()>,
     {
         self.wait::<K, _>(api.get_opt(name)).await
+    }
+
+    /// The text at a path of the API server. `what`: the right that it takes.
+    ///
+    /// # Errors
+    /// As [`Self::list`].
+    pub async fn text(&self, path: &str, what: &str) -> Result<String, ClusterError> {
+        let refused = |reason: String| ClusterError::Refused { what: what.to_owned(), reason };
+        let request = axum::http::Request::get(path).body(Vec::new()).map_err(|error| refused(error.to_string()))?;
+        match tokio::time::timeout(PATIENCE, self.client.request_text(request)).await {
+            Err(_) => Err(refused(format!("no answer within {} s", PATIENCE.as_secs()))),
+            Ok(Ok(text)) => Ok(text),
+            Ok(Err(kube::Error::Api(status))) => Err(refused(status.message.clone())),
+            Ok(Err(error)) => Err(refused(chain(&error))),
+        }
+    }
+
+    /// Sends a request, and hands back also what the API server warns of.
+    ///
+    /// # Errors
+    /// The cluster cannot be reached.
+    pub async fn said(&self, request: axum::http::Request<Vec<u8>>) -> Result<Said, ClusterError> {
+        let unreachable = |reason: String| ClusterError::Unreachable { host: self.host.clone(), reason };
+        let exchange = async {
+            let response = self.client.send(request.map(kube::client::Body::from)).await?;
+            let accepted = response.status().is_success();
+            let warnings = response.headers().get_all(axum::http::header::WARNING);
+            let warnings =
+                warnings.iter().map(|warning| String::from_utf8_lossy(warning.as_bytes()).into_owned()).collect();
+            let body = response.into_body().collect_bytes().await?;
+            let status: Option<kube::core::Status> = serde_json::from_slice(&body).ok().filter(|_| !accepted);
+            Ok(Said { accepted, warnings, message: status.map(|status| status.message).unwrap_or_default() })
+        };
+        match tokio::time::timeout(PATIENCE, exchange).await {
+            Err(_) => Err(unreachable(format!("no answer within {} s", PATIENCE.as_secs()))),
+            Ok(said) => said.map_err(|error: kube::Error| unreachable(chain(&error))),
+        }
     }
 
     /// A request of ours, within a person's patience.

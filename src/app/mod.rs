@@ -3,12 +3,15 @@
 //! Enters: the command line and the environment. Leaves: a running program and its exit status. It must not judge: it
 //! hands inputs to the rooms behind it and prints what they say.
 
+pub mod certs;
 pub mod check;
 pub mod cli;
 mod cluster;
+pub mod doctor;
 pub mod explain;
 mod manifests;
 mod output;
+mod replicas;
 pub mod run;
 
 use std::process::ExitCode;
@@ -35,6 +38,8 @@ pub fn main(cli: Cli) -> ExitCode {
             Command::Check(args) => check::run(&args).await,
             Command::Crds => crds(),
             Command::Explain(args) => explain::run(&args).await,
+            Command::Doctor(args) => doctor::run(&args).await,
+            Command::Certs(args) => certs::run(&args).await,
         }
     });
     done.unwrap_or_else(|error| told(&error))

@@ -246,6 +246,7 @@ impl Vitals for Pulse {
 
     fn metrics(&self) -> String {
         self.world.read_inventory(|inventory| self.metrics.set_inventory(inventory.len(), inventory.known_names()));
+        self.metrics.set_certificate(self.serving.as_ref().and_then(|serving| serving.until()));
         let broken = self.world.reports().values().filter(|report| report.problem.is_some()).count();
         self.metrics.set_policies(self.world.policies().len(), broken);
         self.metrics.encode()

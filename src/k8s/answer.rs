@@ -28,6 +28,11 @@ const MAX_CAUSES: usize = 32;
 /// So that an annotation stays readable; the matching policies may be hundreds.
 const NAMED_POLICIES: usize = 20;
 
+/// An object of this name is what `pullguard doctor` creates as a dry run: it is not judged, but answered.
+pub const PROBE: &str = "pullguard-doctor-probe";
+/// How the warning begins by which the doctor knows that the API server did ask; the version follows.
+pub const PROBE_ANSWER: &str = "Pullguard answers the doctor: version ";
+
 /// An AdmissionReview that answers one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -97,6 +102,13 @@ impl<'a> Answer<'a> {
             "Pullguard: {} is not judged, it holds no pod: narrow the rules of the webhook configuration",
             excerpt(&format!("{} {}", envelope.api_version(), envelope.kind), 120)
         ));
+        answer
+    }
+
+    /// Tells the doctor that the API server did ask.
+    pub fn probed(envelope: &'a Envelope<'_>) -> Self {
+        let mut answer = Self::allowed(envelope);
+        answer.response.warnings.push(format!("{PROBE_ANSWER}{}", env!("CARGO_PKG_VERSION")));
         answer
     }
 

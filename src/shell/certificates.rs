@@ -10,6 +10,9 @@ use jiff::{SignedDuration, Timestamp};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
+use sha2::{Digest, Sha256};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
 use x509_parser::pem::Pem;
 
 /// The Secret, in Pullguard's own namespace.
@@ -64,7 +67,16 @@ impl Validity {
     /// Of the first certificate in a PEM text.
     pub fn of(pem: &str) -> Option<Self> {
         let pem = Pem::iter_from_buffer(pem.as_bytes()).next()?.ok()?;
-        let certificate = pem.parse_x509().ok()?;
+        Self::of_x509(&pem.parse_x509().ok()?)
+    }
+
+    /// Of a certificate in DER.
+    pub fn of_der(der: &[u8]) -> Option<Self> {
+        let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
+        Self::of_x509(&certificate)
+    }
+
+    fn of_x509(certificate: &X509Certificate<'_>) -> Option<Self> {
         let validity = certificate.validity();
         Some(Self {
             from: Timestamp::from_second(validity.not_before.timestamp()).ok()?,
@@ -77,6 +89,62 @@ impl Validity {
         let third = self.until.duration_since(self.from) / 3;
         now.duration_since(self.from) < SignedDuration::ZERO || self.until.duration_since(now) < third
     }
+}
+
+/// What a certificate says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Particulars {
+    pub subject: String,
+    pub issuer: String,
+    /// The DNS names that it is for; a CA has none.
+    pub names: Vec<String>,
+    pub validity: Validity,
+    /// SHA-256, as `openssl x509 -fingerprint -sha256` has it, in lower case and without colons.
+    pub fingerprint: String,
+}
+
+impl Particulars {
+    /// Of the first certificate in a PEM text.
+    pub fn of(pem: &str) -> Option<Self> {
+        let pem = Pem::iter_from_buffer(pem.as_bytes()).next()?.ok()?;
+        let certificate = pem.parse_x509().ok()?;
+        let alternative = certificate.subject_alternative_name().ok().flatten();
+        let names = alternative.iter().flat_map(|names| &names.value.general_names).filter_map(|name| match name {
+            GeneralName::DNSName(name) => Some((*name).to_owned()),
+            _ => None,
+        });
+        Some(Self {
+            subject: certificate.subject().to_string(),
+            issuer: certificate.issuer().to_string(),
+            names: names.collect(),
+            validity: Validity::of_x509(&certificate)?,
+            fingerprint: Sha256::digest(&pem.contents).iter().map(|byte| format!("{byte:02x}")).collect(),
+        })
+    }
+}
+
+const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
+const END: &str = "-----END CERTIFICATE-----";
+/// A CA that changes more often than this within its own life is not one that we overlap.
+const MOST_FORMER: usize = 4;
+
+/// A bundle, and what was trusted before it as long as that holds: a CA that somebody else exchanges is followed by the
+/// replicas one after the other, and until then each is asked by an API server that must trust both.
+pub fn with_former(bundle: &str, former: &[u8], now: Timestamp) -> String {
+    let former = String::from_utf8_lossy(former);
+    let pieces = former.split_inclusive(END).filter_map(|piece| piece.get(piece.find(BEGIN)?..));
+    let holds = |piece: &&str| Validity::of(piece).is_some_and(|validity| validity.until > now);
+    let mut all = bundle.to_owned();
+    for piece in pieces.filter(holds).filter(|piece| !bundle.contains(piece)).take(MOST_FORMER) {
+        if !all.contains(piece) {
+            if !all.ends_with('\n') {
+                all.push('\n');
+            }
+            all.push_str(piece);
+            all.push('\n');
+        }
+    }
+    all
 }
 
 impl Keyring {
@@ -103,6 +171,11 @@ impl Keyring {
         .into_iter()
         .map(|(key, text)| (key.to_owned(), text.clone()))
         .collect()
+    }
+
+    /// Whether we made these: somebody else's Secret holds no key of its CA.
+    pub fn is_ours(&self) -> bool {
+        !self.ca_key.is_empty() || self.certificate.is_empty()
     }
 
     /// What the API server is to trust: this CA, and the one before while it holds.
@@ -220,6 +293,37 @@ mod tests {
         let rotated = keyring.renewed(Renewal::Authority, "pullguard", later(500)).expect("a rotation");
         assert!(rotated.bundle(later(500)).contains(&keyring.ca) && rotated.bundle(later(500)).contains(&rotated.ca));
         assert!(!rotated.bundle(later(731)).contains(&keyring.ca));
+    }
+
+    #[test]
+    fn a_certificate_says_whose_it_is_for_which_names_and_until_when() {
+        let keyring = fresh();
+        let leaf = Particulars::of(&keyring.certificate).expect("a certificate");
+        assert_eq!(leaf.subject, "CN=pullguard.pullguard.svc");
+        assert_eq!(leaf.names, ["pullguard.pullguard.svc", "pullguard.pullguard.svc.cluster.local"]);
+        assert_eq!(leaf.validity.until, later(90));
+        let ca = Particulars::of(&keyring.ca).expect("a CA");
+        assert_eq!((leaf.issuer, ca.names.len(), ca.fingerprint.len()), (ca.subject, 0, 64));
+        assert_ne!(ca.fingerprint, leaf.fingerprint);
+        assert_eq!(Particulars::of("no certificate"), None);
+    }
+
+    #[test]
+    fn whoever_was_trusted_before_is_trusted_until_its_end() {
+        let (old, new) = (fresh(), fresh());
+        let both = with_former(&new.ca, old.ca.as_bytes(), later(1));
+        assert!(both.starts_with(&new.ca) && both.contains(old.ca.trim_end()), "{both}");
+        assert_eq!(with_former(&new.ca, both.as_bytes(), later(1)), both, "once more changes nothing");
+        assert_eq!(with_former(&new.ca, old.ca.as_bytes(), later(731)), new.ca, "it has ended");
+        assert_eq!(with_former(&new.ca, b"garbage", later(1)), new.ca);
+        let many: String = (0..9).map(|_| fresh().ca).collect();
+        assert_eq!(with_former(&new.ca, many.as_bytes(), later(1)).matches(BEGIN).count(), 1 + MOST_FORMER);
+    }
+
+    #[test]
+    fn a_secret_without_the_key_of_its_ca_is_somebody_elses() {
+        assert!(fresh().is_ours() && Keyring::default().is_ours());
+        assert!(!Keyring { ca_key: String::new(), ..fresh() }.is_ours());
     }
 
     #[test]

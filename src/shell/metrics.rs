@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -26,6 +27,9 @@ use crate::core::verdict::Verdict;
 const DECISION_BUCKETS: [f64; 12] =
     [0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.01, 0.05, 0.25, 2.0];
 const EFFECT_BUCKETS: [f64; 9] = [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0, 10.0];
+
+/// By which `pullguard doctor` sees what a replica serves.
+pub const CERTIFICATE_EXPIRY: &str = "pullguard_certificate_expiry_timestamp_seconds";
 
 /// What a label is where there is nothing to name.
 const NONE: &str = "None";
@@ -134,6 +138,7 @@ pub struct Metrics {
     records: Family<OfState, Gauge>,
     leader: Gauge<i64, AtomicI64>,
     plan_seconds: Histogram,
+    certificate_until: Gauge,
 }
 
 impl Default for Metrics {
@@ -165,6 +170,7 @@ impl Default for Metrics {
             records: Family::default(),
             leader: Gauge::default(),
             plan_seconds: Histogram::new(DECISION_BUCKETS),
+            certificate_until: Gauge::default(),
             registry: Registry::default(),
         };
         new.register(&mut registry);
@@ -205,7 +211,9 @@ impl Metrics {
         to.register("policies_not_compiled", help, self.policies_broken.clone());
         to.register("records", "PullFailures, by state", self.records.clone());
         to.register("leader", "1 where this replica leads", self.leader.clone());
-        to.register_with_unit("plan_duration", "Time to plan what to do", s, self.plan_seconds.clone());
+        to.register_with_unit("plan_duration", "Time to plan what to do", s.clone(), self.plan_seconds.clone());
+        let help = "When the certificate that this replica serves ends, in Unix time; 0: it serves none";
+        to.register_with_unit("certificate_expiry_timestamp", help, s, self.certificate_until.clone());
     }
 
     /// The text format.
@@ -306,6 +314,10 @@ impl Metrics {
         self.policies_broken.set(gauge(not_compiled));
     }
 
+    pub fn set_certificate(&self, until: Option<Timestamp>) {
+        self.certificate_until.set(until.map_or(0, Timestamp::as_second));
+    }
+
     pub fn set_records(&self, state: FailureState, count: usize) {
         self.records.get_or_create(&OfState { state: state.as_str() }).set(gauge(count));
     }
@@ -359,5 +371,18 @@ pub const fn outcome_kind(outcome: &Outcome) -> &'static str {
         Outcome::Gone => "Gone",
         Outcome::Conflict => "Conflict",
         Outcome::Failed(_) => "Failed",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_the_served_certificate_is_told_under_the_name_that_the_doctor_reads() {
+        let metrics = Metrics::default();
+        metrics.set_certificate(Timestamp::from_second(1_800_000_000).ok());
+        let line = format!("{CERTIFICATE_EXPIRY} 1800000000");
+        assert!(metrics.encode().lines().any(|told| told == line), "{}", metrics.encode());
     }
 }

@@ -3,8 +3,8 @@
 //! Enters: the keyring, and whether a policy asks for a rescue. Leaves: patches, only where something differs. Every
 //! replica does it: the writes are fenced, and the same from all of them.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
@@ -17,7 +17,7 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
-use super::certificates::{CertificateError, Keyring, Renewal, SECRET};
+use super::certificates::{CertificateError, Keyring, Renewal, SECRET, with_former};
 use super::tls::{Serving, TlsError};
 
 /// The name of both webhook configurations.
@@ -35,6 +35,36 @@ pub enum RegistrationError {
     Tls(#[from] TlsError),
     #[error("the secret {SECRET} holds no certificate yet: cert-manager writes it")]
     NoCertificate,
+    #[error("the secret {SECRET} was written by somebody else (it holds no key of its CA): rotate it there")]
+    Foreign,
+    #[error("the secret {SECRET} was changed by others each time: try again")]
+    Raced,
+}
+
+/// Until every API server has seen a new `caBundle`: they watch it, so mostly it takes milliseconds.
+const SETTLE: Duration = Duration::from_secs(10);
+
+/// What became of the `caBundle`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trust {
+    /// It was as it should be.
+    Kept,
+    /// There was none: nobody could be asked before.
+    First,
+    /// Others were trusted before.
+    Changed,
+}
+
+/// Whether a certificate has to wait before it is served, so that whoever asks trusts it by then.
+///
+/// `another`: one is served already, and by the overlap it is trusted still.
+const fn must_settle(trust: Trust, another: bool) -> bool {
+    match trust {
+        Trust::Changed => true,
+        // Another replica may have written it a moment ago.
+        Trust::Kept => another,
+        Trust::First => false,
+    }
 }
 
 /// Who makes the certificates.
@@ -63,32 +93,106 @@ fn is(error: &kube::Error, code: u16) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == code)
 }
 
+/// How often a write is tried that another's came before.
+const TRIES: usize = 3;
+
+/// What a Secret holds; without one, nothing.
+pub fn contents(secret: Option<&Secret>) -> Keyring {
+    let data = secret.iter().flat_map(|secret| secret.data.iter().flatten());
+    Keyring::from_secret(&data.map(|(key, value)| (key.clone(), value.0.clone())).collect())
+}
+
+/// False: somebody else was faster.
+async fn write(secrets: &Api<Secret>, found: Option<Secret>, keyring: &Keyring) -> Result<bool, kube::Error> {
+    let secret = secret(found.as_ref().map(|secret| secret.metadata.clone()).unwrap_or_else(metadata), keyring);
+    let written = match found {
+        Some(_) => secrets.replace(SECRET, &PostParams::default(), &secret).await,
+        None => secrets.create(&PostParams::default(), &secret).await,
+    };
+    match written {
+        Ok(_) => Ok(true),
+        Err(error) if is(&error, 409) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn metadata() -> ObjectMeta {
+    ObjectMeta {
+        name: Some(SECRET.to_owned()),
+        labels: Some([("app.kubernetes.io/name".to_owned(), "pullguard".to_owned())].into()),
+        ..ObjectMeta::default()
+    }
+}
+
+fn secret(metadata: ObjectMeta, keyring: &Keyring) -> Secret {
+    Secret {
+        metadata,
+        type_: Some("kubernetes.io/tls".to_owned()),
+        string_data: Some(keyring.to_secret()),
+        ..Secret::default()
+    }
+}
+
+/// The Secret of a new installation, to be applied before it.
+pub fn manifest(keyring: &Keyring, namespace: &str) -> Secret {
+    secret(ObjectMeta { namespace: Some(namespace.to_owned()), ..metadata() }, keyring)
+}
+
 impl Registration {
-    /// One round: certificate, serving, `caBundle`, and the mutating webhook where a policy asks for a rescue. `None`: it is
-    /// not known whether one does.
+    /// One round: certificate, `caBundle`, the mutating webhook where a policy asks for a rescue, and what is served. `None`: it
+    /// is not known whether one asks.
+    ///
+    /// Trust comes first: a certificate that is served before the API servers trust its CA fails every review until they do.
     ///
     /// # Errors
     /// What could not be done; the next round tries again.
     pub async fn round(&self, rescue_wanted: Option<bool>) -> Result<(), RegistrationError> {
         let now = Timestamp::now();
         let keyring = self.keyring(now).await?;
+        let trust = self.trust(&keyring, rescue_wanted, now).await;
+        let another = self.serving.is_set();
+        if !self.serving.serves(&keyring.certificate) {
+            match &trust {
+                Ok(trust) if must_settle(*trust, another) => {
+                    tracing::info!(seconds = SETTLE.as_secs(), "certificate waits until it is trusted everywhere");
+                    tokio::time::sleep(SETTLE).await;
+                }
+                Ok(_) => {}
+                // What is served is trusted still. A replica that serves nothing yet can only hope.
+                Err(_) if another => return trust.map(drop),
+                Err(_) => {}
+            }
+        }
         self.serving.set(&keyring.certificate, &keyring.key)?;
-        let bundle = ByteString(keyring.bundle(now).into_bytes());
-        let Some(validating) = self.validating(&bundle).await? else { return Ok(()) };
-        self.mutating(&validating, bundle, rescue_wanted).await
+        trust.map(drop)
+    }
+
+    /// A new CA and a new certificate in the Secret, the old CA beside them. The replicas follow by their own rounds.
+    ///
+    /// # Errors
+    /// The Secret cannot be written, or is not ours.
+    pub async fn rotate(&self, now: Timestamp) -> Result<Keyring, RegistrationError> {
+        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
+        for _ in 0..TRIES {
+            let found = secrets.get_opt(SECRET).await?;
+            let keyring = contents(found.as_ref());
+            if !keyring.is_ours() {
+                return Err(RegistrationError::Foreign);
+            }
+            let renewed = keyring.renewed(Renewal::Authority, &self.namespace, now)?;
+            if write(&secrets, found, &renewed).await? {
+                return Ok(renewed);
+            }
+        }
+        Err(RegistrationError::Raced)
     }
 
     async fn keyring(&self, now: Timestamp) -> Result<Keyring, RegistrationError> {
         let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
         // A second round settles a race of two replicas: the one that lost reads what the other has written.
-        for _ in 0..3 {
+        for _ in 0..TRIES {
             let found = secrets.get_opt(SECRET).await?;
-            let data: BTreeMap<String, Vec<u8>> = found
-                .iter()
-                .flat_map(|secret| secret.data.iter().flatten())
-                .map(|(key, value)| (key.clone(), value.0.clone()))
-                .collect();
-            let keyring = Keyring::from_secret(&data);
+            let keyring = contents(found.as_ref());
             if self.source == CertificateSource::External {
                 let complete = !keyring.certificate.is_empty() && !keyring.key.is_empty();
                 return if complete { Ok(keyring) } else { Err(RegistrationError::NoCertificate) };
@@ -99,53 +203,48 @@ impl Registration {
             }
             let renewed = keyring.renewed(renewal, &self.namespace, now)?;
             tracing::info!(renewal = ?renewal, "certificate renewed");
-            let metadata = match &found {
-                Some(secret) => secret.metadata.clone(),
-                None => ObjectMeta {
-                    name: Some(SECRET.to_owned()),
-                    labels: Some([("app.kubernetes.io/name".to_owned(), "pullguard".to_owned())].into()),
-                    ..ObjectMeta::default()
-                },
-            };
-            let secret = Secret {
-                metadata,
-                type_: Some("kubernetes.io/tls".to_owned()),
-                string_data: Some(renewed.to_secret()),
-                ..Secret::default()
-            };
-            let written = match found {
-                Some(_) => secrets.replace(SECRET, &PostParams::default(), &secret).await,
-                None => secrets.create(&PostParams::default(), &secret).await,
-            };
-            match written {
-                Ok(_) => return Ok(renewed),
-                Err(error) if is(&error, 409) => {}
-                Err(error) => return Err(error.into()),
+            if write(&secrets, found, &renewed).await? {
+                return Ok(renewed);
             }
         }
-        Err(RegistrationError::NoCertificate)
+        Err(RegistrationError::Raced)
     }
 
-    async fn validating(
-        &self,
-        bundle: &ByteString,
-    ) -> Result<Option<ValidatingWebhookConfiguration>, RegistrationError> {
+    async fn trust(&self, keyring: &Keyring, rescue_wanted: Option<bool>, now: Timestamp) -> Result<Trust, RegistrationError> {
         let configurations: Api<ValidatingWebhookConfiguration> = Api::all(self.client.clone());
-        let Some(found) = configurations.get_opt(CONFIGURATION).await? else { return Ok(None) };
-        let webhooks = found.webhooks.iter().flatten();
-        let stale: Vec<&str> = webhooks
-            .filter(|webhook| webhook.client_config.ca_bundle.as_ref() != Some(bundle))
-            .map(|webhook| webhook.name.as_str())
-            .collect();
-        if stale.is_empty() {
-            return Ok(Some(found));
-        }
-        let webhooks: Vec<_> =
-            stale.iter().map(|name| json!({"name": name, "clientConfig": {"caBundle": bundle}})).collect();
-        let patch = json!({"metadata": {"resourceVersion": found.metadata.resource_version}, "webhooks": webhooks});
-        let patched = configurations.patch(CONFIGURATION, &PatchParams::default(), &Patch::Strategic(patch)).await?;
-        tracing::info!(webhooks = stale.len(), "caBundle written");
-        Ok(Some(patched))
+        let Some(found) = configurations.get_opt(CONFIGURATION).await? else { return Ok(Trust::Kept) };
+        let present = |webhook: &ValidatingWebhook| webhook.client_config.ca_bundle.clone().unwrap_or_default();
+        let webhooks = || found.webhooks.iter().flatten();
+        let bundle = match self.source {
+            CertificateSource::Managed => keyring.bundle(now),
+            // Without a CA the API server's own roots are meant: nothing may stand beside them.
+            CertificateSource::External if keyring.ca.is_empty() => String::new(),
+            // Whoever writes it keeps no CA but the last.
+            CertificateSource::External => {
+                webhooks().fold(keyring.bundle(now), |bundle, webhook| with_former(&bundle, &present(webhook).0, now))
+            }
+        };
+        let bundle = ByteString(bundle.into_bytes());
+        let stale = || webhooks().filter(|webhook| present(webhook) != bundle);
+        let trust = match (stale().next().is_some(), stale().all(|webhook| present(webhook).0.is_empty())) {
+            (false, _) => Trust::Kept,
+            (true, true) => Trust::First,
+            (true, false) => Trust::Changed,
+        };
+        let patches: Vec<_> =
+            stale().map(|webhook| json!({"name": webhook.name, "clientConfig": {"caBundle": bundle}})).collect();
+        let found = if patches.is_empty() {
+            found
+        } else {
+            let count = patches.len();
+            let patch = json!({"metadata": {"resourceVersion": found.metadata.resource_version}, "webhooks": patches});
+            let patched =
+                configurations.patch(CONFIGURATION, &PatchParams::default(), &Patch::Strategic(patch)).await?;
+            tracing::info!(webhooks = count, "caBundle written");
+            patched
+        };
+        self.mutating(&found, bundle, rescue_wanted).await?;
+        Ok(trust)
     }
 
     async fn mutating(
@@ -320,5 +419,14 @@ mod tests {
         };
         assert_eq!(patch.pointer("/webhooks/0/clientConfig/caBundle"), Some(&json!(bundle("new"))));
         assert_eq!(patch.pointer("/webhooks/0/name"), Some(&json!("rescue.pullguard.dev")));
+    }
+
+    #[test]
+    fn a_certificate_waits_until_whoever_asks_trusts_it() {
+        assert!(must_settle(Trust::Changed, true), "a rotation that this replica sees first");
+        assert!(must_settle(Trust::Kept, true), "one that another replica saw first");
+        assert!(must_settle(Trust::Changed, false), "a replica that starts in the middle of one");
+        assert!(!must_settle(Trust::Kept, false), "any other start");
+        assert!(!must_settle(Trust::First, false), "an installation");
     }
 }

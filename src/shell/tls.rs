@@ -5,11 +5,14 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
+use jiff::Timestamp;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+
+use super::certificates::Validity;
 
 /// Why a certificate cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +50,19 @@ impl Serving {
     pub fn is_set(&self) -> bool {
         self.0.load().is_some()
     }
+
+    /// Whether this very chain is served.
+    pub fn serves(&self, certificate: &str) -> bool {
+        let chain: Vec<CertificateDer<'_>> =
+            CertificateDer::pem_slice_iter(certificate.as_bytes()).filter_map(Result::ok).collect();
+        self.0.load().as_ref().is_some_and(|served| served.cert == chain)
+    }
+
+    /// The end of what is served.
+    pub fn until(&self) -> Option<Timestamp> {
+        let served = self.0.load();
+        Some(Validity::of_der(served.as_ref()?.cert.first()?)?.until)
+    }
 }
 
 impl ResolvesServerCert for Serving {
@@ -60,4 +76,23 @@ pub fn server_config(serving: Arc<Serving>) -> Arc<rustls::ServerConfig> {
     let mut config = rustls::ServerConfig::builder().with_no_client_auth().with_cert_resolver(serving);
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Arc::new(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shell::certificates::{Keyring, Renewal};
+
+    #[test]
+    fn what_is_served_is_known_by_its_bytes_and_its_end() {
+        let now = Timestamp::from_second(1_800_000_000).expect("a time");
+        let make = || Keyring::default().renewed(Renewal::Authority, "pullguard", now).expect("certificates");
+        let (mine, other) = (make(), make());
+        let serving = Serving::default();
+        assert!(!serving.serves(&mine.certificate) && serving.until().is_none());
+        serving.set(&mine.certificate, &mine.key).expect("a pair");
+        assert!(serving.serves(&mine.certificate) && !serving.serves(&other.certificate));
+        assert_eq!(serving.until(), Validity::of(&mine.certificate).map(|validity| validity.until));
+        assert!(serving.set(&mine.certificate, &other.key).is_err() && serving.serves(&mine.certificate));
+    }
 }

@@ -22,6 +22,7 @@ mod calls;
 mod check;
 mod clusters;
 mod denied;
+mod doctor;
 mod explained;
 mod install;
 mod jobs;
@@ -113,6 +114,7 @@ fn main() -> ExitCode {
         ("presence", presence::scenarios()),
         ("rescue", rescue::scenarios()),
         ("updates", updates::scenarios()),
+        ("doctor", doctor::scenarios()),
         ("install", install::scenarios()),
     ];
     let scenarios = rooms.into_iter().flat_map(|(room, all)| all.into_iter().map(move |scenario| (room, scenario)));

@@ -252,7 +252,11 @@ impl Manifests {
         if problems.is_empty() { Ok(found) } else { Err(Refused(problems)) }
     }
 
-    fn typed<T: DeserializeOwned>(&mut self, object: &Object) -> Result<T, Refused> {
+    /// An object as one of its type.
+    ///
+    /// # Errors
+    /// A field that does not fit, or that the type does not have.
+    pub fn typed<T: DeserializeOwned>(&mut self, object: &Object) -> Result<T, Refused> {
         let (typed, unknown) =
             strict::read(&object.value).map_err(|problem| object.place.problem(&problem.field, problem.text))?;
         let unknown = unknown.into_iter().map(|problem| object.place.problem(&problem.field, problem.text));

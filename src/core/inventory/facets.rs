@@ -11,7 +11,7 @@ use crate::core::node::{NodeFacts, Readiness, Runtime, Taint};
 use crate::core::policy::ImageLimit;
 
 /// The most names that a kubelet tells of one image (`MaxNamesPerImageInNodeStatus`): with as many, others may be hidden.
-const MAX_NAMES: usize = 5;
+pub const MAX_NAMES: usize = 5;
 
 /// What of a node is in [`Facets`].
 #[derive(Clone, Debug, PartialEq, Eq)]

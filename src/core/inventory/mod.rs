@@ -35,6 +35,7 @@ use super::eligibility::NodeView;
 use super::node::{NodeFacts, Readiness, Taint};
 use super::selector::{Requirement, Selector};
 
+pub use self::facets::MAX_NAMES;
 pub use self::presence_on::{Absence, Doubt, Heard, Held, Lens, Presence};
 pub use self::survey::{Contradiction, Survey};
 pub use self::words::{Access, MAX_WORDS, WORD_HOLDS};

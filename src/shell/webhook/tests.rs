@@ -157,6 +157,21 @@ async fn a_dry_run_gets_the_same_answer_and_nobody_hears_of_it() {
 }
 
 #[tokio::test]
+async fn the_doctors_probe_is_answered_unjudged_and_only_as_a_dry_run() {
+    let bench = enforcing();
+    let mut probe = review(&pod("optio-node:latest", "Never"));
+    *probe.pointer_mut("/request/object/metadata/name").expect("a field") = json!(PROBE);
+    let answer = bench.validate(&probe).await;
+    assert_eq!(answer.pointer("/response/allowed"), Some(&json!(false)), "its name opens no door");
+    *probe.pointer_mut("/request/dryRun").expect("a field") = json!(true);
+    let answer = bench.validate(&probe).await;
+    assert_eq!(answer.pointer("/response/allowed"), Some(&json!(true)));
+    let warning = answer.pointer("/response/warnings/0").and_then(Value::as_str).expect("a warning");
+    assert!(warning.starts_with(crate::k8s::answer::PROBE_ANSWER), "{warning}");
+    assert_eq!(bench.log.reviewed.load(Ordering::Relaxed), 1, "only the real one was judged");
+}
+
+#[tokio::test]
 async fn a_healthy_pod_passes_in_silence() {
     let bench = enforcing();
     let answer = bench.validate(&review(&pod("pause:3", "Never"))).await;
