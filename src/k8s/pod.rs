@@ -5,16 +5,15 @@
 //! defaulted here in the same way, so that a manifest judged without a cluster gets the same verdict.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
+use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::core::image::{ImageName, ImageReference};
 use crate::core::node::{TaintEffect, Toleration, TolerationValue};
 use crate::core::pod::{ContainerFacts, ContainerKind, NodeTerm, OwnerRef, Placement, PodFacts, PullPolicy};
 use crate::core::selector::{Labels, Operator, Requirement};
-
-/// The annotation by which the kubelet marks the mirror of a static pod.
-pub const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 
 /// `null` is what is not there, as everywhere in the Kubernetes API.
 pub(crate) fn nullable<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(input: D) -> Result<T, D::Error> {
@@ -45,9 +44,53 @@ pub struct Meta {
     #[serde(deserialize_with = "nullable")]
     pub labels: Labels,
     #[serde(deserialize_with = "nullable")]
-    pub annotations: Labels,
+    pub annotations: Annotations,
     #[serde(deserialize_with = "nullable")]
     pub owner_references: Vec<Owner>,
+}
+
+/// Annotations are up to 256 KiB of somebody's text, of which one key matters: the others are passed over, not kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Annotations {
+    /// The kubelet's mark on the mirror of a static pod.
+    mirror: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(field_identifier)]
+enum Annotation {
+    #[serde(rename = "kubernetes.io/config.mirror")]
+    Mirror,
+    #[serde(other)]
+    Other,
+}
+
+impl<'de> Deserialize<'de> for Annotations {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        input.deserialize_map(AnnotationsVisitor)
+    }
+}
+
+struct AnnotationsVisitor;
+
+impl<'de> Visitor<'de> for AnnotationsVisitor {
+    type Value = Annotations;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("annotations")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Annotations, M::Error> {
+        let mut found = Annotations::default();
+        while let Some(annotation) = map.next_key::<Annotation>()? {
+            map.next_value::<IgnoredAny>()?;
+            match annotation {
+                Annotation::Mirror => found.mirror = true,
+                Annotation::Other => {}
+            }
+        }
+        Ok(found)
+    }
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -76,7 +119,7 @@ impl Meta {
     }
 
     pub fn is_mirror(&self) -> bool {
-        self.annotations.contains_key(MIRROR_ANNOTATION)
+        self.annotations.mirror
     }
 }
 
@@ -373,6 +416,17 @@ mod tests {
             "spec": {"containers": [{"name": "m", "image": "m:1", "imagePullPolicy": null}], "tolerations": null, "affinity": null},
         }));
         assert!(pod.labels.is_empty() && pod.owner.is_none() && pod.placement.required_affinity.is_none());
+    }
+
+    #[test]
+    fn a_mirror_pod_is_known_by_its_annotation_whatever_else_is_there() {
+        let annotated = |annotations: serde_json::Value| {
+            let pod = serde_json::json!({"metadata": {"annotations": annotations}, "spec": {"containers": []}});
+            serde_json::from_value::<PodObject>(pod).expect("a pod").metadata.is_mirror()
+        };
+        assert!(annotated(serde_json::json!({"a": "b", "kubernetes.io/config.mirror": "x", "z": "y"})));
+        assert!(!annotated(serde_json::json!({"kubernetes.io/config.source": "api"})));
+        assert!(!annotated(serde_json::Value::Null));
     }
 
     #[test]
