@@ -108,14 +108,16 @@ pub struct Owner {
     pub controller: bool,
 }
 
+impl From<Owner> for OwnerRef {
+    fn from(owner: Owner) -> Self {
+        let Owner { api_version, kind, name, uid, controller: _ } = owner;
+        Self { api_version, kind, name, uid }
+    }
+}
+
 impl Meta {
-    pub fn controller(&self) -> Option<OwnerRef> {
-        self.owner_references.iter().find(|owner| owner.controller).map(|owner| OwnerRef {
-            api_version: owner.api_version.clone(),
-            kind: owner.kind.clone(),
-            name: owner.name.clone(),
-            uid: owner.uid.clone(),
-        })
+    pub fn has_controller(&self) -> bool {
+        self.owner_references.iter().any(|owner| owner.controller)
     }
 
     pub fn is_mirror(&self) -> bool {
@@ -252,48 +254,55 @@ struct TolerationObject {
 impl PodObject {
     /// The facts of a pod in a namespace; of a template, the namespace of the object that holds it.
     pub fn facts(self, namespace: &str) -> PodFacts {
-        let owner = self.metadata.controller();
-        let PodSpec { init_containers, containers, ephemeral_containers, volumes, image_pull_secrets, .. } = &self.spec;
-        let init = init_containers.iter().map(|container| {
+        let Self { metadata, spec } = self;
+        let owner = metadata.owner_references.into_iter().find(|owner| owner.controller).map(OwnerRef::from);
+        let PodSpec { node_name, node_selector, affinity, tolerations, os, volumes, image_pull_secrets, .. } = spec;
+        let PodSpec { init_containers, containers, ephemeral_containers, .. } = spec;
+        let init = init_containers.into_iter().map(|container| {
             let sidecar = container.restart_policy.as_deref() == Some("Always");
             container_facts(container, if sidecar { ContainerKind::Sidecar } else { ContainerKind::Init })
         });
-        let main = containers.iter().map(|container| container_facts(container, ContainerKind::Main));
+        let main = containers.into_iter().map(|container| container_facts(container, ContainerKind::Main));
         let ephemeral =
-            ephemeral_containers.iter().map(|container| container_facts(container, ContainerKind::Ephemeral));
-        let images = volumes.iter().filter_map(|volume| {
-            let image = volume.image.as_ref()?;
-            let policy = image.pull_policy.as_deref();
-            Some(one_image(&volume.name, ContainerKind::ImageVolume, &image.reference, policy))
+            ephemeral_containers.into_iter().map(|container| container_facts(container, ContainerKind::Ephemeral));
+        let images = volumes.into_iter().filter_map(|volume| {
+            let ImageVolume { reference, pull_policy } = volume.image?;
+            Some(one_image(volume.name, ContainerKind::ImageVolume, reference, pull_policy.as_deref()))
         });
         let containers = init.chain(main).chain(ephemeral).chain(images).collect();
-        let mut pull_secrets: Vec<String> = image_pull_secrets.iter().map(|secret| secret.name.clone()).collect();
+        let mut pull_secrets: Vec<String> = image_pull_secrets.into_iter().map(|secret| secret.name).collect();
         pull_secrets.sort();
         PodFacts {
             namespace: namespace.to_owned(),
-            name: self.metadata.name,
-            labels: self.metadata.labels,
+            name: metadata.name,
+            labels: metadata.labels,
             owner,
-            placement: placement(self.spec),
+            placement: Placement {
+                node_name: node_name.filter(|name| !name.is_empty()),
+                node_selector,
+                required_affinity: affinity.and_then(required),
+                tolerations: tolerations.into_iter().map(toleration).collect(),
+                os: os.map(|os| os.name).filter(|name| !name.is_empty()),
+            },
             containers,
             pull_secrets,
         }
     }
 }
 
-fn container_facts(container: &Container, kind: ContainerKind) -> ContainerFacts {
-    one_image(&container.name, kind, &container.image, container.image_pull_policy.as_deref())
+fn container_facts(container: Container, kind: ContainerKind) -> ContainerFacts {
+    one_image(container.name, kind, container.image, container.image_pull_policy.as_deref())
 }
 
-fn one_image(name: &str, kind: ContainerKind, image: &str, policy: Option<&str>) -> ContainerFacts {
-    let parsed = ImageName::parse(image);
+fn one_image(name: String, kind: ContainerKind, image: String, policy: Option<&str>) -> ContainerFacts {
+    let parsed = ImageName::parse(&image);
     let pull_policy = match policy {
         Some("Never") => PullPolicy::Never,
         Some("Always") => PullPolicy::Always,
         Some("IfNotPresent") => PullPolicy::IfNotPresent,
         Some(_) | None => default_pull_policy(parsed.as_ref().ok()),
     };
-    ContainerFacts { name: name.to_owned(), kind, image: image.to_owned(), parsed, pull_policy }
+    ContainerFacts { name, kind, image, parsed, pull_policy }
 }
 
 /// The API server's own default: `Always` for the tag `latest`, written or meant, else `IfNotPresent`.
@@ -304,18 +313,9 @@ fn default_pull_policy(image: Option<&ImageName>) -> PullPolicy {
     }
 }
 
-fn placement(spec: PodSpec) -> Placement {
-    let required = spec
-        .affinity
-        .and_then(|affinity| affinity.node_affinity)
-        .and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution);
-    Placement {
-        node_name: spec.node_name.filter(|name| !name.is_empty()),
-        node_selector: spec.node_selector,
-        required_affinity: required.map(|selector| selector.node_selector_terms.into_iter().map(term).collect()),
-        tolerations: spec.tolerations.into_iter().map(toleration).collect(),
-        os: spec.os.map(|os| os.name).filter(|name| !name.is_empty()),
-    }
+fn required(affinity: Affinity) -> Option<Vec<NodeTerm>> {
+    let selector = affinity.node_affinity?.required_during_scheduling_ignored_during_execution?;
+    Some(selector.node_selector_terms.into_iter().map(term).collect())
 }
 
 fn term(term: NodeSelectorTerm) -> NodeTerm {

@@ -138,9 +138,8 @@ impl Refusals for Recreation {
         let key = match &pod.owner {
             Some(owner) => TaskKey::Owner { uid: owner.uid.clone() },
             None => {
-                let key = Rules::most_cautious(policies)?.task_label?;
-                let value = pod.labels.get(&key)?.clone();
-                TaskKey::Label { key, value }
+                let (key, value) = pod.labels.get_key_value(Rules::task_label(policies)?)?;
+                TaskKey::Label { key: key.clone(), value: value.clone() }
             }
         };
         let failed = self.failed.get(&TaskId { namespace: pod.namespace.clone(), key })?;
