@@ -31,7 +31,7 @@ pub fn processor_time(of_threads: &str) -> Duration {
     let spent = tasks.filter_map(|task| {
         let name = fs::read_to_string(task.path().join("comm")).ok()?;
         let times = fs::read_to_string(task.path().join("schedstat")).ok()?;
-        let nanoseconds = times.split(' ').next()?.parse().ok()?;
+        let nanoseconds: u64 = times.split(' ').next()?.parse().ok()?;
         name.starts_with(of_threads).then_some(nanoseconds)
     });
     Duration::from_nanos(spent.sum())

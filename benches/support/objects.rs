@@ -213,7 +213,8 @@ pub fn running_status(containers: &[(&str, &str)]) -> Value {
         })
         .collect();
     let condition = |kind: &str| json!({"type": kind, "status": "True", "lastProbeTime": null, "lastTransitionTime": "2026-11-25T12:00:05Z"});
-    json!({"phase": "Running", "conditions": ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady",
-        "PodScheduled"].map(condition), "hostIP": "10.0.0.1", "podIP": "10.1.0.1", "podIPs": [{"ip": "10.1.0.1"}],
+    let conditions =
+        ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"].map(condition);
+    json!({"phase": "Running", "conditions": conditions, "hostIP": "10.0.0.1", "podIP": "10.1.0.1", "podIPs": [{"ip": "10.1.0.1"}],
         "startTime": "2026-11-25T12:00:00Z", "containerStatuses": statuses, "qosClass": "Burstable"})
 }
