@@ -50,6 +50,8 @@ const SAMPLES: usize = 10;
 /// So much time passes between two reviews, as far as nodes and kubelets are concerned: their caches hold ten minutes.
 const BETWEEN: Duration = Duration::from_millis(20);
 const CHANGE_EVERY: usize = 25;
+/// Nodes that change, again and again: so that halfway each has done so often, and what its sets need at most is there.
+const CHANGING: usize = 200;
 
 /// Texts from which reviews are made: replacing a few words is cheap, and the same for all reviews.
 struct Moulds {
@@ -101,7 +103,7 @@ impl Moulds {
 /// The world goes on meanwhile.
 fn change(stand: &Stand, number: usize, lots: &mut Lots) {
     let now = Timestamp::now() + BETWEEN * u32::try_from(number).unwrap_or(u32::MAX);
-    let index = lots.next(NODES);
+    let index = lots.next(CHANGING) * (NODES / CHANGING);
     let facts = node(index, NAMES - 1, &mut Lots(number as u64));
     stand.world.change_inventory(|inventory| {
         if lots.one_in(10) {
