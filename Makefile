@@ -57,8 +57,8 @@ check: ## the quick door: format, lints, unit tests, licences, generated manifes
 	@echo 'check: manifests/base/crds.yaml is what the types generate'
 	@cargo run $(CARGO_FLAGS) --quiet --bin pullguard -- crds | diff --unified manifests/base/crds.yaml -
 
-bench: ## measure
-	cargo bench --locked
+bench: ## measure all figures, in some minutes (BENCH_STRICT=1: fail where a target is missed); docs/benchmarks.md explains
+	@set -e; for bench in decision webhook growth memory; do cargo bench --locked --quiet --bench $$bench; done
 
 fuzz: ## search for inputs that break the parsers (needs cargo-fuzz and a nightly toolchain)
 	@if cargo fuzz --version >/dev/null 2>&1; then set -e; for goal in $$(cargo fuzz list); do cargo +nightly fuzz run $$goal -- -max_total_time=60; done; \

@@ -109,7 +109,7 @@ pub fn could_run(
     for taint in node.taints().iter().filter(|taint| !is_tolerated(placement, taint)) {
         if settings.is_transient(taint) {
             transient = transient.or_else(|| Some(Obstacle::Taint(taint.clone())));
-        } else if excludes(taint.effect) {
+        } else if taint.effect.excludes() {
             return Err(Exclusion::Taint(taint.clone()));
         }
     }
@@ -148,13 +148,6 @@ fn is_tolerated(placement: &Placement, taint: &Taint) -> bool {
             TaintEffect::NoExecute => false,
         };
     unheeded || placement.tolerations.iter().any(|toleration| toleration.tolerates(taint))
-}
-
-const fn excludes(effect: TaintEffect) -> bool {
-    match effect {
-        TaintEffect::NoSchedule | TaintEffect::NoExecute => true,
-        TaintEffect::PreferNoSchedule => false,
-    }
 }
 
 /// The scheduler lets a pod onto a cordoned node if it tolerates the taint that a cordon sets.
@@ -240,15 +233,21 @@ impl Candidates {
         if cordon_hinders(placement) {
             inventory.facets().cordoned.add_to(&mut obstructed);
         }
-        for (taint, tainted) in &inventory.facets().taints {
-            // The cheap half of the question first: most taints that do nothing are few, most pods tolerate little.
-            if (tainted.transient || excludes(taint.effect)) && !is_tolerated(placement, taint) {
-                if tainted.transient {
-                    tainted.nodes.add_to(&mut obstructed);
-                } else {
-                    tainted.nodes.take_from(&mut eligible);
-                }
+        let taints = &inventory.facets().taints;
+        let mut tolerates_some = false;
+        for (taint, tainted) in taints.iter().filter(|(taint, tainted)| tainted.transient || taint.effect.excludes()) {
+            let tolerated = is_tolerated(placement, taint);
+            if tainted.transient && !tolerated {
+                tainted.nodes.add_to(&mut obstructed);
             }
+            tolerates_some |= tolerated && !tainted.transient;
+        }
+        if tolerates_some {
+            let repels = |taint: &Taint| taint.effect.excludes() && !is_tolerated(placement, taint);
+            let repelling = taints.iter().filter(|(taint, tainted)| !tainted.transient && repels(taint));
+            repelling.for_each(|(_, tainted)| tainted.nodes.take_from(&mut eligible));
+        } else {
+            eligible.and_not(&inventory.facets().sums().repelling);
         }
         Self { eligible, obstructed }
     }
@@ -256,9 +255,7 @@ impl Candidates {
 
 /// The nodes that are [`unwell`].
 fn unreliable(inventory: &Inventory, now: Timestamp) -> Bits {
-    let mut nodes = Bits::default();
-    inventory.facets().not_ready.add_to(&mut nodes);
-    inventory.facets().readiness_unknown.add_to(&mut nodes);
+    let mut nodes = inventory.facets().sums().unready.clone();
     inventory.facets().add_created_after(inventory.settings().young_after(now), &mut nodes);
     nodes
 }

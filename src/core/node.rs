@@ -22,6 +22,14 @@ impl TaintEffect {
             Self::NoExecute => "NoExecute",
         }
     }
+
+    /// Whether the scheduler keeps a pod away that does not tolerate it.
+    pub const fn excludes(self) -> bool {
+        match self {
+            Self::NoSchedule | Self::NoExecute => true,
+            Self::PreferNoSchedule => false,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::namespace::{Match, NamespaceFacts};
 use super::policy::{Policy, Rescue};
-use super::selector::{Labels, Selector};
+use super::selector::{Labels, Operator, Selector};
 
 /// A policy with what decisions look up often.
 #[derive(Clone, Debug)]
@@ -24,6 +24,63 @@ pub struct Entry {
 pub struct Policies {
     entries: BTreeMap<Arc<str>, Entry>,
     classes: usize,
+    by_namespace: ByNamespace,
+}
+
+/// Which policies may match a namespace, without asking each: of a hundred nearly all are for one team, and demand a value
+/// of one and the same label.
+#[derive(Clone, Debug, Default)]
+struct ByNamespace {
+    /// In the order of their names.
+    entries: Vec<Entry>,
+    /// By label and value that the selector demands: places among the entries. Each is under one of its demands.
+    demanding: BTreeMap<String, BTreeMap<String, Vec<usize>>>,
+    /// The places of those that demand no value.
+    others: Vec<usize>,
+}
+
+impl ByNamespace {
+    fn new<'a>(entries: impl Iterator<Item = &'a Entry>) -> Self {
+        let mut index = Self { entries: entries.cloned().collect(), ..Self::default() };
+        for (place, entry) in (0..).zip(&index.entries) {
+            let demand =
+                entry.policy.namespace_selector.requirements().iter().find_map(|requirement| {
+                    match &requirement.operator {
+                        Operator::In(values) => Some((&requirement.key, values)),
+                        Operator::NotIn(_)
+                        | Operator::Exists
+                        | Operator::DoesNotExist
+                        | Operator::Gt(_)
+                        | Operator::Lt(_) => None,
+                    }
+                });
+            match demand {
+                Some((key, values)) => {
+                    let of_key = index.demanding.entry(key.clone()).or_default();
+                    values.iter().for_each(|value| of_key.entry(value.clone()).or_default().push(place));
+                }
+                None => index.others.push(place),
+            }
+        }
+        index
+    }
+
+    /// All that can match, and some that do not, in the order of their names.
+    fn candidates(&self, namespace: &NamespaceFacts) -> impl Iterator<Item = &Entry> {
+        let places = match &namespace.labels {
+            Some(labels) => {
+                let mut places = self.others.clone();
+                for (key, values) in &self.demanding {
+                    places.extend(labels.get(key).and_then(|value| values.get(value)).into_iter().flatten());
+                }
+                places.sort_unstable();
+                places
+            }
+            // Any may match, as far as is known.
+            None => (0..self.entries.len()).collect(),
+        };
+        places.into_iter().filter_map(|place| self.entries.get(place))
+    }
 }
 
 impl Policies {
@@ -47,6 +104,7 @@ impl Policies {
             entry.nodes_class = *classes.entry(entry.policy.nodes.clone()).or_insert(next);
         }
         self.classes = classes.len();
+        self.by_namespace = ByNamespace::new(self.entries.values());
     }
 
     /// How many different `nodes` there are.
@@ -79,7 +137,7 @@ impl Policies {
         namespace: &'a NamespaceFacts,
     ) -> impl Iterator<Item = (&'a Entry, Certainty)> {
         let exempt = namespace.is_system();
-        self.entries.values().filter(move |_| !exempt).filter_map(move |entry| {
+        self.by_namespace.candidates(namespace).filter(move |_| !exempt).filter_map(move |entry| {
             if !entry.policy.pod_selector.matches(pod_labels) {
                 return None;
             }
@@ -103,4 +161,54 @@ pub enum Certainty {
     Certain,
     /// The namespace's labels could not be had, and the policy selects by them.
     Possible,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::core::fixtures::policy;
+    use crate::core::selector::Requirement;
+
+    const KEYS: [&str; 3] = ["team", "stage", "kubernetes.io/metadata.name"];
+
+    fn requirements() -> impl Strategy<Value = Vec<Requirement>> {
+        let value = || prop::sample::select(vec!["a", "b", "c"]).prop_map(str::to_owned);
+        let values = move || prop::collection::btree_set(value(), 0..3);
+        let operator = prop_oneof![
+            values().prop_map(Operator::In),
+            values().prop_map(Operator::NotIn),
+            Just(Operator::Exists),
+            Just(Operator::DoesNotExist)
+        ];
+        let requirement = (prop::sample::select(KEYS.to_vec()), operator);
+        let requirement = requirement.prop_map(|(key, operator)| Requirement { key: key.to_owned(), operator });
+        prop::collection::vec(requirement, 0..3)
+    }
+
+    proptest! {
+        #[test]
+        fn the_index_finds_just_the_policies_that_each_would_say_match(
+            selectors in prop::collection::vec(requirements(), 0..12),
+            labels in prop::option::of(prop::collection::btree_map(
+                prop::sample::select(KEYS.to_vec()).prop_map(str::to_owned),
+                prop::sample::select(vec!["a", "b", "c"]).prop_map(str::to_owned),
+                0..3,
+            )),
+        ) {
+            let mut policies = Policies::default();
+            for (index, requirements) in selectors.into_iter().enumerate() {
+                let mut policy = policy(&format!("p{index:02}"));
+                policy.namespace_selector = Selector::new(requirements);
+                policies.apply(policy);
+            }
+            let namespace = NamespaceFacts { name: "a".to_owned(), labels };
+            let asked = policies.iter().filter(|entry| namespace.matches(&entry.policy.namespace_selector) != Match::No);
+            let asked: Vec<_> = asked.map(|entry| Arc::clone(&entry.name)).collect();
+            let labels = Labels::new();
+            let found: Vec<_> = policies.matching(&labels, &namespace).map(|(entry, _)| Arc::clone(&entry.name)).collect();
+            prop_assert_eq!(found, asked);
+        }
+    }
 }

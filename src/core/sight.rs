@@ -339,8 +339,10 @@ impl<'a> Seen<'a> {
                 }
                 not_containerd.keep_in(&mut listed);
             }
-            if let Some(nodes) = inventory.listing(reference.lookup()) {
-                nodes.add_to(&mut listed);
+            match inventory.listing(reference.lookup()) {
+                Some(nodes) if listed.words_len() == 0 => listed = nodes.to_bits(),
+                Some(nodes) => nodes.add_to(&mut listed),
+                None => {}
             }
             inventory.denying(reference.lookup(), access, now).for_each(|slot| denied.insert(slot));
             denied.and_not(&listed);

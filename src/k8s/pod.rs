@@ -5,16 +5,15 @@
 //! defaulted here in the same way, so that a manifest judged without a cluster gets the same verdict.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
+use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::core::image::{ImageName, ImageReference};
 use crate::core::node::{TaintEffect, Toleration, TolerationValue};
 use crate::core::pod::{ContainerFacts, ContainerKind, NodeTerm, OwnerRef, Placement, PodFacts, PullPolicy};
 use crate::core::selector::{Labels, Operator, Requirement};
-
-/// The annotation by which the kubelet marks the mirror of a static pod.
-pub const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 
 /// `null` is what is not there, as everywhere in the Kubernetes API.
 pub(crate) fn nullable<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(input: D) -> Result<T, D::Error> {
@@ -45,9 +44,53 @@ pub struct Meta {
     #[serde(deserialize_with = "nullable")]
     pub labels: Labels,
     #[serde(deserialize_with = "nullable")]
-    pub annotations: Labels,
+    pub annotations: Annotations,
     #[serde(deserialize_with = "nullable")]
     pub owner_references: Vec<Owner>,
+}
+
+/// Annotations are up to 256 KiB of somebody's text, of which one key matters: the others are passed over, not kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Annotations {
+    /// The kubelet's mark on the mirror of a static pod.
+    mirror: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(field_identifier)]
+enum Annotation {
+    #[serde(rename = "kubernetes.io/config.mirror")]
+    Mirror,
+    #[serde(other)]
+    Other,
+}
+
+impl<'de> Deserialize<'de> for Annotations {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        input.deserialize_map(AnnotationsVisitor)
+    }
+}
+
+struct AnnotationsVisitor;
+
+impl<'de> Visitor<'de> for AnnotationsVisitor {
+    type Value = Annotations;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("annotations")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Annotations, M::Error> {
+        let mut found = Annotations::default();
+        while let Some(annotation) = map.next_key::<Annotation>()? {
+            map.next_value::<IgnoredAny>()?;
+            match annotation {
+                Annotation::Mirror => found.mirror = true,
+                Annotation::Other => {}
+            }
+        }
+        Ok(found)
+    }
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -65,18 +108,20 @@ pub struct Owner {
     pub controller: bool,
 }
 
+impl From<Owner> for OwnerRef {
+    fn from(owner: Owner) -> Self {
+        let Owner { api_version, kind, name, uid, controller: _ } = owner;
+        Self { api_version, kind, name, uid }
+    }
+}
+
 impl Meta {
-    pub fn controller(&self) -> Option<OwnerRef> {
-        self.owner_references.iter().find(|owner| owner.controller).map(|owner| OwnerRef {
-            api_version: owner.api_version.clone(),
-            kind: owner.kind.clone(),
-            name: owner.name.clone(),
-            uid: owner.uid.clone(),
-        })
+    pub fn has_controller(&self) -> bool {
+        self.owner_references.iter().any(|owner| owner.controller)
     }
 
     pub fn is_mirror(&self) -> bool {
-        self.annotations.contains_key(MIRROR_ANNOTATION)
+        self.annotations.mirror
     }
 }
 
@@ -209,48 +254,55 @@ struct TolerationObject {
 impl PodObject {
     /// The facts of a pod in a namespace; of a template, the namespace of the object that holds it.
     pub fn facts(self, namespace: &str) -> PodFacts {
-        let owner = self.metadata.controller();
-        let PodSpec { init_containers, containers, ephemeral_containers, volumes, image_pull_secrets, .. } = &self.spec;
-        let init = init_containers.iter().map(|container| {
+        let Self { metadata, spec } = self;
+        let owner = metadata.owner_references.into_iter().find(|owner| owner.controller).map(OwnerRef::from);
+        let PodSpec { node_name, node_selector, affinity, tolerations, os, volumes, image_pull_secrets, .. } = spec;
+        let PodSpec { init_containers, containers, ephemeral_containers, .. } = spec;
+        let init = init_containers.into_iter().map(|container| {
             let sidecar = container.restart_policy.as_deref() == Some("Always");
             container_facts(container, if sidecar { ContainerKind::Sidecar } else { ContainerKind::Init })
         });
-        let main = containers.iter().map(|container| container_facts(container, ContainerKind::Main));
+        let main = containers.into_iter().map(|container| container_facts(container, ContainerKind::Main));
         let ephemeral =
-            ephemeral_containers.iter().map(|container| container_facts(container, ContainerKind::Ephemeral));
-        let images = volumes.iter().filter_map(|volume| {
-            let image = volume.image.as_ref()?;
-            let policy = image.pull_policy.as_deref();
-            Some(one_image(&volume.name, ContainerKind::ImageVolume, &image.reference, policy))
+            ephemeral_containers.into_iter().map(|container| container_facts(container, ContainerKind::Ephemeral));
+        let images = volumes.into_iter().filter_map(|volume| {
+            let ImageVolume { reference, pull_policy } = volume.image?;
+            Some(one_image(volume.name, ContainerKind::ImageVolume, reference, pull_policy.as_deref()))
         });
         let containers = init.chain(main).chain(ephemeral).chain(images).collect();
-        let mut pull_secrets: Vec<String> = image_pull_secrets.iter().map(|secret| secret.name.clone()).collect();
+        let mut pull_secrets: Vec<String> = image_pull_secrets.into_iter().map(|secret| secret.name).collect();
         pull_secrets.sort();
         PodFacts {
             namespace: namespace.to_owned(),
-            name: self.metadata.name,
-            labels: self.metadata.labels,
+            name: metadata.name,
+            labels: metadata.labels,
             owner,
-            placement: placement(self.spec),
+            placement: Placement {
+                node_name: node_name.filter(|name| !name.is_empty()),
+                node_selector,
+                required_affinity: affinity.and_then(required),
+                tolerations: tolerations.into_iter().map(toleration).collect(),
+                os: os.map(|os| os.name).filter(|name| !name.is_empty()),
+            },
             containers,
             pull_secrets,
         }
     }
 }
 
-fn container_facts(container: &Container, kind: ContainerKind) -> ContainerFacts {
-    one_image(&container.name, kind, &container.image, container.image_pull_policy.as_deref())
+fn container_facts(container: Container, kind: ContainerKind) -> ContainerFacts {
+    one_image(container.name, kind, container.image, container.image_pull_policy.as_deref())
 }
 
-fn one_image(name: &str, kind: ContainerKind, image: &str, policy: Option<&str>) -> ContainerFacts {
-    let parsed = ImageName::parse(image);
+fn one_image(name: String, kind: ContainerKind, image: String, policy: Option<&str>) -> ContainerFacts {
+    let parsed = ImageName::parse(&image);
     let pull_policy = match policy {
         Some("Never") => PullPolicy::Never,
         Some("Always") => PullPolicy::Always,
         Some("IfNotPresent") => PullPolicy::IfNotPresent,
         Some(_) | None => default_pull_policy(parsed.as_ref().ok()),
     };
-    ContainerFacts { name: name.to_owned(), kind, image: image.to_owned(), parsed, pull_policy }
+    ContainerFacts { name, kind, image, parsed, pull_policy }
 }
 
 /// The API server's own default: `Always` for the tag `latest`, written or meant, else `IfNotPresent`.
@@ -261,18 +313,9 @@ fn default_pull_policy(image: Option<&ImageName>) -> PullPolicy {
     }
 }
 
-fn placement(spec: PodSpec) -> Placement {
-    let required = spec
-        .affinity
-        .and_then(|affinity| affinity.node_affinity)
-        .and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution);
-    Placement {
-        node_name: spec.node_name.filter(|name| !name.is_empty()),
-        node_selector: spec.node_selector,
-        required_affinity: required.map(|selector| selector.node_selector_terms.into_iter().map(term).collect()),
-        tolerations: spec.tolerations.into_iter().map(toleration).collect(),
-        os: spec.os.map(|os| os.name).filter(|name| !name.is_empty()),
-    }
+fn required(affinity: Affinity) -> Option<Vec<NodeTerm>> {
+    let selector = affinity.node_affinity?.required_during_scheduling_ignored_during_execution?;
+    Some(selector.node_selector_terms.into_iter().map(term).collect())
 }
 
 fn term(term: NodeSelectorTerm) -> NodeTerm {
@@ -373,6 +416,17 @@ mod tests {
             "spec": {"containers": [{"name": "m", "image": "m:1", "imagePullPolicy": null}], "tolerations": null, "affinity": null},
         }));
         assert!(pod.labels.is_empty() && pod.owner.is_none() && pod.placement.required_affinity.is_none());
+    }
+
+    #[test]
+    fn a_mirror_pod_is_known_by_its_annotation_whatever_else_is_there() {
+        let annotated = |annotations: serde_json::Value| {
+            let pod = serde_json::json!({"metadata": {"annotations": annotations}, "spec": {"containers": []}});
+            serde_json::from_value::<PodObject>(pod).expect("a pod").metadata.is_mirror()
+        };
+        assert!(annotated(serde_json::json!({"a": "b", "kubernetes.io/config.mirror": "x", "z": "y"})));
+        assert!(!annotated(serde_json::json!({"kubernetes.io/config.source": "api"})));
+        assert!(!annotated(serde_json::Value::Null));
     }
 
     #[test]

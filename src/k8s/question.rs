@@ -4,9 +4,15 @@
 //! The exemptions stand here a second time: the first is in the webhook's configuration, so that the API server does not
 //! even call.
 
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
+
 use super::pod::{PodObject, read_object};
 use super::template::{TemplateKind, Templated};
-use crate::core::namespace::NamespaceFacts;
+use crate::core::namespace::{NamespaceFacts, SYSTEM_NAMESPACES};
 use crate::core::pod::PodFacts;
 use crate::core::verdict::{Judged, Question, Subject};
 
@@ -72,68 +78,159 @@ impl Submitted<'_> {
     /// # Errors
     /// The JSON is not an object of its kind.
     pub fn inquire(&self, own_namespace: &str) -> Result<Result<Inquiry, Exemption>, serde_json::Error> {
-        if self.namespace == own_namespace || NamespaceFacts::unlabelled(self.namespace).is_system() {
-            return Ok(Err(Exemption::Namespace));
-        }
-        let updated = match self.operation {
-            Operation::Create => false,
-            Operation::Update => true,
-            Operation::Delete | Operation::Connect => return Ok(Err(Exemption::Operation)),
+        let updated = match self.is_update(own_namespace) {
+            Ok(updated) => updated,
+            Err(exemption) => return Ok(Err(exemption)),
         };
-        match (self.group, self.kind, self.subresource) {
-            ("", "Pod", "" | "ephemeralcontainers") => self.pod(updated),
+        let kind = match ImageKind::of(self.group, self.kind, self.subresource) {
+            Ok(kind) => kind,
+            Err(exemption) => return Ok(Err(exemption)),
+        };
+        let object = kind.read(self.object)?;
+        if let Some(exemption) = object.exemption() {
+            return Ok(Err(exemption));
+        }
+        let old = self.old_object.filter(|_| updated).map(|old| kind.read(old)).transpose()?;
+        Ok(self.ask(object, old, updated))
+    }
+
+    /// The same of an object that was decoded on the way, and not as JSON.
+    ///
+    /// # Errors
+    /// Why it need not be judged.
+    pub fn inquire_decoded(&self, own_namespace: &str, decoded: Decoded) -> Result<Inquiry, Exemption> {
+        let updated = self.is_update(own_namespace)?;
+        ImageKind::of(self.group, self.kind, self.subresource)?;
+        let Decoded { object, old_object } = decoded;
+        match object.exemption() {
+            Some(exemption) => Err(exemption),
+            None => self.ask(object, old_object.filter(|_| updated), updated),
+        }
+    }
+
+    fn is_update(&self, own_namespace: &str) -> Result<bool, Exemption> {
+        if self.namespace == own_namespace || SYSTEM_NAMESPACES.contains(&self.namespace) {
+            return Err(Exemption::Namespace);
+        }
+        match self.operation {
+            Operation::Create => Ok(false),
+            Operation::Update => Ok(true),
+            Operation::Delete | Operation::Connect => Err(Exemption::Operation),
+        }
+    }
+
+    fn ask(&self, object: ImageObject, old: Option<ImageObject>, updated: bool) -> Result<Inquiry, Exemption> {
+        let old = old.map(|old| match old {
+            ImageObject::Pod(pod) => pod.facts(self.namespace),
+            ImageObject::Template(_, Templated { template, .. }) => template.facts(self.namespace),
+        });
+        let (template, name, generate_name, pod) = match object {
+            ImageObject::Pod(pod) => {
+                let (name, generate_name) = (pod.metadata.name.clone(), pod.metadata.generate_name.clone());
+                (None, name, generate_name, pod.facts(self.namespace))
+            }
+            ImageObject::Template(kind, Templated { metadata, template }) => {
+                // A template has no owner of its own kind of trouble: its pods will have one.
+                let pod = PodFacts { owner: None, ..template.facts(self.namespace) };
+                (Some(kind), metadata.name, metadata.generate_name, pod)
+            }
+        };
+        let judged = judged(old.as_ref(), &pod).ok_or(Exemption::ImagesUnchanged)?;
+        let subject = match template {
+            // On CREATE a nodeName is a wish that the kubelet still checks; later it is where the pod is.
+            None if updated && pod.placement.node_name.is_some() => Subject::BoundPod,
+            None => Subject::Pod,
+            Some(TemplateKind::DaemonSet) => Subject::DaemonSetTemplate,
+            Some(
+                TemplateKind::Deployment
+                | TemplateKind::ReplicaSet
+                | TemplateKind::StatefulSet
+                | TemplateKind::Job
+                | TemplateKind::CronJob,
+            ) => Subject::Template,
+        };
+        Ok(Inquiry { subject, template, pod, judged, name, generate_name })
+    }
+}
+
+/// A kind of object that has images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ImageKind {
+    Pod,
+    Template(TemplateKind),
+}
+
+impl ImageKind {
+    /// # Errors
+    /// The kind, or this subresource of it, has none.
+    pub fn of(group: &str, kind: &str, subresource: &str) -> Result<Self, Exemption> {
+        match (group, kind, subresource) {
+            ("", "Pod", "" | "ephemeralcontainers") => Ok(Self::Pod),
+            ("", "Pod", _) => Err(Exemption::Operation),
             (group, kind, subresource) => match TemplateKind::of(group, kind) {
-                Some(kind) if subresource.is_empty() => self.template(kind, updated),
-                Some(_) => Ok(Err(Exemption::Operation)),
-                None if kind == "Pod" && group.is_empty() => Ok(Err(Exemption::Operation)),
-                None => Ok(Err(Exemption::OtherKind)),
+                Some(kind) if subresource.is_empty() => Ok(Self::Template(kind)),
+                Some(_) => Err(Exemption::Operation),
+                None => Err(Exemption::OtherKind),
             },
         }
     }
 
-    fn pod(&self, updated: bool) -> Result<Result<Inquiry, Exemption>, serde_json::Error> {
-        let object: PodObject = read_object(self.object)?;
-        if object.metadata.is_mirror() {
-            return Ok(Err(Exemption::Mirror));
+    fn read(self, json: &str) -> Result<ImageObject, serde_json::Error> {
+        match self {
+            Self::Pod => read_object(json).map(Box::new).map(ImageObject::Pod),
+            Self::Template(kind) => {
+                Templated::parse(kind, json).map(|templated| ImageObject::Template(kind, templated))
+            }
         }
-        let (name, generate_name) = (object.metadata.name.clone(), object.metadata.generate_name.clone());
-        let pod = object.facts(self.namespace);
-        let old = if updated { self.old_pod()? } else { None };
-        let Some(judged) = judged(old.as_ref(), &pod) else { return Ok(Err(Exemption::ImagesUnchanged)) };
-        // On CREATE a nodeName is a wish that the kubelet still checks; later it is where the pod is.
-        let subject = if updated && pod.placement.node_name.is_some() { Subject::BoundPod } else { Subject::Pod };
-        Ok(Ok(Inquiry { subject, template: None, pod, judged, name, generate_name }))
+    }
+}
+
+/// An object that has images, decoded.
+#[derive(Clone, Debug)]
+pub enum ImageObject {
+    Pod(Box<PodObject>),
+    Template(TemplateKind, Templated),
+}
+
+impl ImageObject {
+    fn exemption(&self) -> Option<Exemption> {
+        match self {
+            Self::Pod(pod) => pod.metadata.is_mirror().then_some(Exemption::Mirror),
+            Self::Template(_, templated) => templated.metadata.has_controller().then_some(Exemption::Controlled),
+        }
+    }
+}
+
+/// Decodes an object where it stands in a larger text. NB: as [`read_object`], it takes no list for an object.
+impl<'de> DeserializeSeed<'de> for ImageKind {
+    type Value = ImageObject;
+
+    fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<ImageObject, D::Error> {
+        input.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for ImageKind {
+    type Value = ImageObject;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
     }
 
-    fn old_pod(&self) -> Result<Option<PodFacts>, serde_json::Error> {
-        let Some(old) = self.old_object else { return Ok(None) };
-        Ok(Some(read_object::<PodObject>(old)?.facts(self.namespace)))
-    }
-
-    fn template(&self, kind: TemplateKind, updated: bool) -> Result<Result<Inquiry, Exemption>, serde_json::Error> {
-        let Templated { metadata, template } = Templated::parse(kind, self.object)?;
-        if metadata.controller().is_some() {
-            return Ok(Err(Exemption::Controlled));
+    fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<ImageObject, M::Error> {
+        let map = MapAccessDeserializer::new(map);
+        match self {
+            Self::Pod => PodObject::deserialize(map).map(Box::new).map(ImageObject::Pod),
+            Self::Template(kind) => Templated::read(kind, map).map(|templated| ImageObject::Template(kind, templated)),
         }
-        let mut pod = template.facts(self.namespace);
-        // A template has no owner of its own kind of trouble: its pods will have one.
-        pod.owner = None;
-        let old = match self.old_object.filter(|_| updated) {
-            Some(old) => Some(Templated::parse(kind, old)?.template.facts(self.namespace)),
-            None => None,
-        };
-        let Some(judged) = judged(old.as_ref(), &pod) else { return Ok(Err(Exemption::ImagesUnchanged)) };
-        let subject = match kind {
-            TemplateKind::DaemonSet => Subject::DaemonSetTemplate,
-            TemplateKind::Deployment
-            | TemplateKind::ReplicaSet
-            | TemplateKind::StatefulSet
-            | TemplateKind::Job
-            | TemplateKind::CronJob => Subject::Template,
-        };
-        let (name, generate_name) = (metadata.name, metadata.generate_name);
-        Ok(Ok(Inquiry { subject, template: Some(kind), pod, judged, name, generate_name }))
     }
+}
+
+/// The objects of a review, decoded on the way.
+#[derive(Clone, Debug)]
+pub struct Decoded {
+    pub object: ImageObject,
+    pub old_object: Option<ImageObject>,
 }
 
 /// `None`: nothing is new.

@@ -3,7 +3,7 @@
 //! Enters: the JSON of a Deployment, ReplicaSet, StatefulSet, DaemonSet, Job or CronJob. Leaves: the template in it, as
 //! a pod that does not exist yet.
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::pod::{Meta, PodObject, nullable, read_object};
 
@@ -97,7 +97,18 @@ impl Templated {
     /// # Errors
     /// The JSON is not an object of such a kind.
     pub fn parse(kind: TemplateKind, json: &str) -> Result<Self, serde_json::Error> {
-        let WithTemplate { metadata, spec } = read_object(json)?;
+        read_object(json).map(|with| Self::of(kind, with))
+    }
+
+    /// The same from another format, or from the middle of a text.
+    ///
+    /// # Errors
+    /// As for [`Self::parse`].
+    pub fn read<'de, D: Deserializer<'de>>(kind: TemplateKind, input: D) -> Result<Self, D::Error> {
+        WithTemplate::deserialize(input).map(|with| Self::of(kind, with))
+    }
+
+    fn of(kind: TemplateKind, WithTemplate { metadata, spec }: WithTemplate) -> Self {
         let template = match kind {
             TemplateKind::CronJob => spec.job_template.spec.template,
             TemplateKind::Deployment
@@ -106,6 +117,6 @@ impl Templated {
             | TemplateKind::DaemonSet
             | TemplateKind::Job => spec.template,
         };
-        Ok(Self { metadata, template })
+        Self { metadata, template }
     }
 }

@@ -5,15 +5,12 @@
 //! drop all of it. The spec is decoded by the same structs as in a review: one reading of a pod, everywhere.
 
 use std::borrow::Cow;
-use std::fmt;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::core::NamespaceResourceScope;
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{DeserializeSeed, IntoDeserializer, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
-use super::pod::{Meta, Owner, PodObject, PodSpec, nullable};
+use super::pod::{Annotations, Meta, Owner, PodObject, PodSpec, nullable};
 use crate::core::selector::Labels;
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -32,7 +29,7 @@ struct Wire {
     #[serde(deserialize_with = "nullable")]
     metadata: WireMeta,
     #[serde(deserialize_with = "nullable")]
-    spec: Spec,
+    spec: PodSpec,
     #[serde(deserialize_with = "nullable")]
     status: PodStatus,
 }
@@ -51,7 +48,7 @@ struct WireMeta {
     #[serde(deserialize_with = "nullable")]
     labels: Labels,
     #[serde(deserialize_with = "nullable")]
-    annotations: Labels,
+    annotations: Annotations,
     #[serde(deserialize_with = "nullable")]
     owner_references: Vec<Owner>,
 }
@@ -134,6 +131,7 @@ impl From<Wire> for WatchedPod {
         let Wire { metadata: meta, spec, status } = wire;
         let name = meta.name.clone().unwrap_or_default();
         let namespace = meta.namespace.clone().unwrap_or_default();
+        let active_deadline = spec.active_deadline_seconds;
         Self {
             metadata: ObjectMeta {
                 name: meta.name,
@@ -153,9 +151,9 @@ impl From<Wire> for WatchedPod {
                     annotations: meta.annotations,
                     owner_references: meta.owner_references,
                 },
-                spec: spec.pod,
+                spec,
             },
-            active_deadline: spec.active_deadline,
+            active_deadline,
             status,
         }
     }
@@ -187,60 +185,5 @@ impl kube::Resource for WatchedPod {
 
     fn meta_mut(&mut self) -> &mut ObjectMeta {
         &mut self.metadata
-    }
-}
-
-/// A pod's spec as a review reads it, and the one field that only the runtime half wants.
-#[derive(Default)]
-struct Spec {
-    pod: PodSpec,
-    active_deadline: Option<i64>,
-}
-
-impl<'de> Deserialize<'de> for Spec {
-    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        input.deserialize_map(SpecVisitor)
-    }
-}
-
-struct SpecVisitor;
-
-impl<'de> Visitor<'de> for SpecVisitor {
-    type Value = Spec;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the spec of a pod")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Spec, A::Error> {
-        let mut active_deadline = None;
-        let tap = Tap { map, active_deadline: &mut active_deadline };
-        let pod = PodSpec::deserialize(MapAccessDeserializer::new(tap))?;
-        Ok(Spec { pod, active_deadline })
-    }
-}
-
-/// Takes one key out of a map on its way to somebody else. `#[serde(flatten)]` would do the same, but copies every field
-/// that nobody asked for.
-struct Tap<'a, A> {
-    map: A,
-    active_deadline: &'a mut Option<i64>,
-}
-
-impl<'de, A: MapAccess<'de>> MapAccess<'de> for Tap<'_, A> {
-    type Error = A::Error;
-
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, A::Error> {
-        while let Some(key) = self.map.next_key::<Cow<'de, str>>()? {
-            if key != "activeDeadlineSeconds" {
-                return seed.deserialize(key.into_deserializer()).map(Some);
-            }
-            *self.active_deadline = self.map.next_value()?;
-        }
-        Ok(None)
-    }
-
-    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, A::Error> {
-        self.map.next_value_seed(seed)
     }
 }

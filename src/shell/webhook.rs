@@ -177,15 +177,25 @@ fn send(answer: &Answer<'_>) -> Response {
     }
 }
 
-/// A review that is to be judged, or the answer that it has already.
-fn open<'a>(body: &'a [u8], own_namespace: &str) -> Result<(Envelope<'a>, Inquiry), Box<Response>> {
-    let envelope = Envelope::parse(body).map_err(|bad| {
+/// A review that is to be judged, or the answer that it has already. A patch is made of the pod as it was sent, so for it
+/// the pod is left as it is.
+fn open<'a>(half: Half, body: &'a [u8], own_namespace: &str) -> Result<(Envelope<'a>, Inquiry), Box<Response>> {
+    let parsed = match half {
+        Half::Validate => Envelope::parse_decoded(body),
+        Half::Mutate => Envelope::parse(body).map(|envelope| (envelope, None)),
+    };
+    let (envelope, decoded) = parsed.map_err(|bad| {
         Box::new(match Answer::bad_review(&bad) {
             Some(answer) => send(&answer),
             None => Refusal::new(StatusCode::BAD_REQUEST, bad.to_string()).into_response(),
         })
     })?;
-    match envelope.submitted().inquire(own_namespace) {
+    let submitted = envelope.submitted();
+    let inquired = match decoded {
+        Some(decoded) => Ok(submitted.inquire_decoded(own_namespace, decoded)),
+        None => submitted.inquire(own_namespace),
+    };
+    match inquired {
         Ok(Ok(inquiry)) => Ok((envelope, inquiry)),
         Ok(Err(Exemption::OtherKind)) => Err(Box::new(send(&Answer::unknown_kind(&envelope)))),
         Ok(Err(
@@ -211,7 +221,7 @@ impl<R: Refusals + Default + Send + Sync + 'static> Desk<R> {
         let body = self.bodies.read(&head.headers, body, timeout.min(BODY_TIME)).await?;
         let webhook = &*self.webhook;
         let start = Instant::now();
-        let (envelope, inquiry) = match guarded(|| open(&body, &webhook.own_namespace))? {
+        let (envelope, inquiry) = match guarded(|| open(half, &body, &webhook.own_namespace))? {
             Ok(opened) => opened,
             Err(answered) => return Ok(*answered),
         };

@@ -3,6 +3,7 @@
 //! Enters: the facets of one node, whole, each time that one changes. Leaves: sets of nodes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::OnceLock;
 
 use jiff::Timestamp;
 
@@ -62,10 +63,21 @@ pub(in crate::core) struct Facets {
     pub taints: BTreeMap<Taint, Tainted>,
     lists: BTreeMap<u32, NodeSet>,
     created: BTreeSet<(Timestamp, u32)>,
+    sums: OnceLock<Sums>,
+}
+
+/// What nearly every decision asks of all nodes at once: added up by the first one after a change.
+#[derive(Clone, Debug, Default)]
+pub(in crate::core) struct Sums {
+    /// Not ready, or unknown to be.
+    pub unready: Bits,
+    /// With a taint that keeps pods away for good. Right for the pods, nearly all, that tolerate none of these.
+    pub repelling: Bits,
 }
 
 impl Facets {
     pub(super) fn add(&mut self, slot: u32, shape: &Shape, is_transient: impl Fn(&Taint) -> bool) {
+        self.sums.take();
         for taint in &shape.taints {
             if let Some(tainted) = self.taints.get_mut(taint) {
                 tainted.nodes.insert(slot);
@@ -83,6 +95,7 @@ impl Facets {
     }
 
     pub(super) fn remove(&mut self, slot: u32, shape: &Shape) {
+        self.sums.take();
         for taint in &shape.taints {
             if let Some(tainted) = self.taints.get_mut(taint) {
                 tainted.nodes.remove(slot);
@@ -117,6 +130,17 @@ impl Facets {
         let cordoned = shape.unschedulable.then_some(&mut self.cordoned);
         let names_cut = shape.names_cut.then_some(&mut self.names_cut);
         [readiness, runtime, cordoned, names_cut].into_iter().flatten()
+    }
+
+    pub fn sums(&self) -> &Sums {
+        self.sums.get_or_init(|| {
+            let mut sums = Sums::default();
+            self.not_ready.add_to(&mut sums.unready);
+            self.readiness_unknown.add_to(&mut sums.unready);
+            let repelling = self.taints.iter().filter(|(taint, tainted)| !tainted.transient && taint.effect.excludes());
+            repelling.for_each(|(_, tainted)| tainted.nodes.add_to(&mut sums.repelling));
+            sums
+        })
     }
 
     /// The nodes that list no image.

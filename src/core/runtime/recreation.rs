@@ -134,20 +134,19 @@ impl Refusals for Recreation {
         if self.failed.is_empty() {
             return None;
         }
-        let rules = Rules::most_cautious(policies).filter(|rules| rules.fail_owner != FailOwner::None)?;
         let key = match &pod.owner {
             // Owners above the first are not known here: a task of such an owner is stopped by its pods being collected.
-            Some(owner) if can_end(owner, &rules) => TaskKey::Owner { uid: owner.uid.clone() },
-            // A service is only told of: its pods may start elsewhere, or from what a node still holds.
-            Some(_) => return None,
+            Some(owner) => TaskKey::Owner { uid: owner.uid.clone() },
             None => {
-                let key = rules.task_label?;
-                let value = pod.labels.get(&key)?.clone();
-                TaskKey::Label { key, value }
+                let (key, value) = pod.labels.get_key_value(Rules::task_label(policies)?)?;
+                TaskKey::Label { key: key.clone(), value: value.clone() }
             }
         };
         let failed = self.failed.get(&TaskId { namespace: pod.namespace.clone(), key })?;
-        let refused = failed.is_tried_again_by(pod) && !is_open(failed.failed_at, failed.expiry, now);
+        let rules = Rules::most_cautious(policies).filter(|rules| rules.fail_owner != FailOwner::None)?;
+        // A service is only told of: its pods may start elsewhere, or from what a node still holds.
+        let is_task = pod.owner.as_ref().is_none_or(|owner| can_end(owner, &rules));
+        let refused = is_task && failed.is_tried_again_by(pod) && !is_open(failed.failed_at, failed.expiry, now);
         refused.then(|| failed.refusal.clone())
     }
 }

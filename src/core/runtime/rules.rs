@@ -34,12 +34,17 @@ impl Rules {
     /// The most cautious of what all policies say. A policy without a task label has no opinion on what a task is.
     pub fn most_cautious(policies: &[&Policy]) -> Option<Self> {
         let (first, rest) = policies.split_first()?;
-        let mut rules = Self::of(first);
-        for policy in rest {
-            rules = rules.and(Self::of(policy));
-        }
+        let mut rules = rest.iter().fold(Self::of(first), |rules, policy| rules.and(Self::of(policy)));
+        rules.task_label = Self::task_label(policies).map(str::to_owned);
         rules.policies.sort();
         Some(rules)
+    }
+
+    /// The one label that says of bare pods which task they are of. Admission asks it for each pod, and nothing else.
+    pub fn task_label<'a>(policies: &[&'a Policy]) -> Option<&'a str> {
+        let mut labels = policies.iter().filter_map(|policy| policy.runtime.task_label.as_deref());
+        let label = labels.next()?;
+        labels.all(|other| other == label).then_some(label)
     }
 
     fn of(policy: &Policy) -> Self {
@@ -64,14 +69,12 @@ impl Rules {
         }
     }
 
-    fn and(self, other: Self) -> Self {
-        let task_label = match (self.task_label, other.task_label) {
-            (None, label) | (label, None) => label,
-            (Some(one), Some(two)) => (one == two).then_some(one),
-        };
+    /// But for the task label, of which two and no third decide nothing.
+    fn and(mut self, other: Self) -> Self {
+        self.policies.extend(other.policies);
         Self {
             enforcement: self.enforcement.min(other.enforcement),
-            task_label,
+            task_label: None,
             task_kinds: self.task_kinds.intersection(&other.task_kinds).cloned().collect(),
             grace: Grace {
                 never_pull: self.grace.never_pull.max(other.grace.never_pull),
@@ -86,7 +89,7 @@ impl Rules {
             deny_recreation: self.deny_recreation && other.deny_recreation,
             expiry: self.expiry.min(other.expiry),
             elastic: self.elastic || other.elastic,
-            policies: [self.policies, other.policies].concat(),
+            policies: self.policies,
         }
     }
 
@@ -129,4 +132,27 @@ impl Rules {
 pub fn remedy(policies: &[&Policy], image: Option<&ImageReference>, ours: &str) -> String {
     let own = image.and_then(|image| policies.iter().find_map(|policy| policy.remedy_for(image)));
     own.unwrap_or(ours).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::fixtures::policy;
+
+    #[test]
+    fn policies_that_name_different_labels_have_none_however_many_agree() {
+        let labelled = |label: Option<&str>| {
+            let mut policy = policy("p");
+            policy.runtime.task_label = label.map(str::to_owned);
+            policy
+        };
+        let label = |labels: &[Option<&str>]| {
+            let policies: Vec<Policy> = labels.iter().map(|label| labelled(*label)).collect();
+            let policies: Vec<&Policy> = policies.iter().collect();
+            Rules::most_cautious(&policies).and_then(|rules| rules.task_label)
+        };
+        assert_eq!(label(&[None, Some("a"), None, Some("a")]).as_deref(), Some("a"));
+        assert_eq!(label(&[Some("a"), Some("b"), Some("a")]), None);
+        assert_eq!(label(&[None]), None);
+    }
 }

@@ -104,3 +104,51 @@ fn messages_stay_short_whatever_is_sent() {
     }
     assert_eq!(bad(&review(&format!(r#"{{"uid":"{long}"}}"#))).uid, None);
 }
+
+#[test]
+fn an_object_decoded_on_the_way_asks_what_one_read_apart_asks() {
+    let pod = |image: &str| {
+        format!(
+            r#"{{"metadata":{{"name":"p","labels":{{"a":"b"}}}},"spec":{{"containers":[{{"name":"m","image":"{image}"}}]}}}}"#
+        )
+    };
+    let (old, new) = (pod("m:1"), pod("m:2"));
+    let job = format!(r#"{{"metadata":{{"generateName":"j-"}},"spec":{{"template":{new}}}}}"#);
+    let kind = |group: &str, kind: &str| format!(r#""kind":{{"group":"{group}","version":"v1","kind":"{kind}"}}"#);
+    let (a_pod, a_job) = (kind("", "Pod"), kind("batch", "Job"));
+    for (request, on_the_way) in [
+        (format!(r#"{a_pod},"namespace":"team","operation":"CREATE","object":{new},"oldObject":null"#), true),
+        (format!(r#"{a_pod},"namespace":"team","operation":"UPDATE","object":{new},"oldObject":{old}"#), true),
+        (format!(r#"{a_job},"namespace":"team","operation":"CREATE","object":{job},"oldObject":null"#), true),
+        // The order of nobody.
+        (format!(r#""operation":"UPDATE","namespace":"team","object":{new},{a_pod},"oldObject":{old}"#), false),
+        (format!(r#""operation":"UPDATE","namespace":"team","oldObject":{old},{a_pod},"object":{new}"#), false),
+        (format!(r#""oldObject":{old},"object":{new},"namespace":"team","operation":"UPDATE",{a_pod}"#), false),
+        // Exempt: neither way.
+        (format!(r#"{a_pod},"namespace":"team","operation":"UPDATE","object":{new},"oldObject":{new}"#), true),
+        (format!(r#"{a_pod},"namespace":"kube-system","operation":"CREATE","object":{new}"#), true),
+        (format!(r#"{a_pod},"namespace":"team","operation":"DELETE","object":null,"oldObject":{old}"#), false),
+        (format!(r#"{a_pod},"subResource":"status","namespace":"team","operation":"UPDATE","object":{new}"#), false),
+    ] {
+        let body = review(&format!(r#"{{"uid":"u",{request}}}"#));
+        let apart = Envelope::parse(body.as_bytes()).expect("a review");
+        let apart = apart.submitted().inquire("pullguard").expect("an object");
+        let (envelope, decoded) = Envelope::parse_decoded(body.as_bytes()).expect("a review");
+        assert_eq!(decoded.is_some(), on_the_way, "{request}");
+        let inquired = match decoded {
+            Some(decoded) => envelope.submitted().inquire_decoded("pullguard", decoded),
+            None => envelope.submitted().inquire("pullguard").expect("an object"),
+        };
+        assert_eq!(format!("{inquired:?}"), format!("{apart:?}"), "{request}");
+    }
+}
+
+#[test]
+fn an_object_that_cannot_be_decoded_is_left_for_the_answer_that_says_so() {
+    for object in ["[]", r#"{"spec":{"containers":"none"}}"#, "null", "7"] {
+        let request = format!(r#"{{"uid":"u","kind":{{"kind":"Pod"}},"operation":"CREATE","object":{object}}}"#);
+        let body = review(&request);
+        let (envelope, decoded) = Envelope::parse_decoded(body.as_bytes()).expect("a review");
+        assert!(decoded.is_none() && envelope.submitted().inquire("pullguard").is_err(), "{object}");
+    }
+}
