@@ -19,12 +19,13 @@ use crate::core::policies::Policies;
 use crate::core::runtime::recreation::Recreation;
 use crate::core::selector::Labels;
 use crate::shell::certificates::CHECK;
+use crate::shell::door;
 use crate::shell::events;
 use crate::shell::metrics::Metrics;
 use crate::shell::probes::{self, Vitals};
 use crate::shell::registration::{CertificateSource, Registration};
 use crate::shell::telling::Teller;
-use crate::shell::tls::{Serving, server_config};
+use crate::shell::tls::Serving;
 use crate::shell::webhook::{self, NamespaceLookup, Webhook};
 use crate::shell::world::World;
 use crate::shell::{controller, lease, watches};
@@ -85,13 +86,11 @@ pub async fn run(args: RunArgs) -> Result<()> {
             lookup: Box::new(Lookup(Api::all(client.clone()))),
             sink: Box::new(Teller { world: Arc::clone(&world), events: events.clone(), metrics: Arc::clone(&metrics) }),
         };
-        let tls = axum_server::tls_rustls::RustlsConfig::from_config(server_config(serving));
-        let server = axum_server::bind_rustls(args.webhook_address, tls).handle(drain.clone());
-        let router = webhook::router(Arc::new(state));
         let address = args.webhook_address;
+        let listener = std::net::TcpListener::bind(address).with_context(|| format!("webhook on {address}"))?;
+        let served = door::serve(listener, serving, webhook::router(Arc::new(state)), drain.clone());
         tasks.spawn(async move {
-            let served = server.serve(router.into_make_service()).await;
-            served.with_context(|| format!("webhook on {address}"))?;
+            served.await.with_context(|| format!("webhook on {address}"))?;
             Ok("webhook server")
         });
     }

@@ -68,25 +68,44 @@ impl Inquiry {
     }
 }
 
+/// What kind of object is to be decoded.
+enum Target {
+    Pod,
+    Template(TemplateKind),
+}
+
 impl Submitted<'_> {
+    /// Why it need not be judged, as far as that can be told without the object.
+    pub fn exemption(&self, own_namespace: &str) -> Option<Exemption> {
+        self.target(own_namespace).err()
+    }
+
     /// # Errors
     /// The JSON is not an object of its kind.
     pub fn inquire(&self, own_namespace: &str) -> Result<Result<Inquiry, Exemption>, serde_json::Error> {
-        if self.namespace == own_namespace || NamespaceFacts::unlabelled(self.namespace).is_system() {
-            return Ok(Err(Exemption::Namespace));
+        let updated = self.operation == Operation::Update;
+        match self.target(own_namespace) {
+            Ok(Target::Pod) => self.pod(updated),
+            Ok(Target::Template(kind)) => self.template(kind, updated),
+            Err(exemption) => Ok(Err(exemption)),
         }
-        let updated = match self.operation {
-            Operation::Create => false,
-            Operation::Update => true,
-            Operation::Delete | Operation::Connect => return Ok(Err(Exemption::Operation)),
-        };
+    }
+
+    fn target(&self, own_namespace: &str) -> Result<Target, Exemption> {
+        if self.namespace == own_namespace || NamespaceFacts::unlabelled(self.namespace).is_system() {
+            return Err(Exemption::Namespace);
+        }
+        match self.operation {
+            Operation::Create | Operation::Update => {}
+            Operation::Delete | Operation::Connect => return Err(Exemption::Operation),
+        }
         match (self.group, self.kind, self.subresource) {
-            ("", "Pod", "" | "ephemeralcontainers") => self.pod(updated),
+            ("", "Pod", "" | "ephemeralcontainers") => Ok(Target::Pod),
+            ("", "Pod", _) => Err(Exemption::Operation),
             (group, kind, subresource) => match TemplateKind::of(group, kind) {
-                Some(kind) if subresource.is_empty() => self.template(kind, updated),
-                Some(_) => Ok(Err(Exemption::Operation)),
-                None if kind == "Pod" && group.is_empty() => Ok(Err(Exemption::Operation)),
-                None => Ok(Err(Exemption::OtherKind)),
+                Some(kind) if subresource.is_empty() => Ok(Target::Template(kind)),
+                Some(_) => Err(Exemption::Operation),
+                None => Err(Exemption::OtherKind),
             },
         }
     }

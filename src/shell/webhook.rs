@@ -22,9 +22,10 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
-use serde_json::Value;
+use tokio::sync::Semaphore;
 
 pub use self::body::{Bodies, LIMIT};
+use super::door::Turn;
 use super::world::World;
 use crate::core::namespace::NamespaceFacts;
 use crate::core::refusal::Refusals;
@@ -41,6 +42,8 @@ pub const BODY_TIME: Duration = Duration::from_secs(10);
 const RESERVE: Duration = Duration::from_millis(500);
 /// For the look-up of a namespace: one small GET. Beyond it the answer is made without its labels.
 const LOOKUP_TIME: Duration = Duration::from_secs(2);
+/// At a time. Somebody who makes namespaces up must not make a flood of requests to the API server of it.
+const LOOKUPS: usize = 16;
 
 /// A finding that is to be told: in Events and metrics.
 #[derive(Clone, Debug)]
@@ -114,6 +117,7 @@ impl IntoResponse for Refusal {
 struct Desk<R> {
     webhook: Arc<Webhook<R>>,
     bodies: Bodies,
+    lookups: Semaphore,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -123,7 +127,7 @@ enum Half {
 }
 
 pub fn router<R: Refusals + Default + Send + Sync + 'static>(webhook: Arc<Webhook<R>>) -> Router {
-    let desk = Arc::new(Desk { webhook, bodies: Bodies::default() });
+    let desk = Arc::new(Desk { webhook, bodies: Bodies::default(), lookups: Semaphore::new(LOOKUPS) });
     let validate = async |State(desk): State<Arc<Desk<R>>>, request: Request| desk.serve(Half::Validate, request).await;
     let mutate = async |State(desk): State<Arc<Desk<R>>>, request: Request| desk.serve(Half::Mutate, request).await;
     Router::new()
@@ -164,25 +168,41 @@ fn send(answer: &Answer<'_>) -> Response {
     }
 }
 
-/// A review that is to be judged, or the answer that it has already.
-fn open<'a>(body: &'a [u8], own_namespace: &str) -> Result<(Envelope<'a>, Inquiry), Box<Response>> {
+/// A review whose object is to be judged, or the answer that it has already. The object is not decoded yet.
+fn open<'a>(body: &'a [u8], own_namespace: &str) -> Result<Envelope<'a>, Box<Response>> {
     let envelope = Envelope::parse(body).map_err(|bad| {
         Box::new(match Answer::bad_review(&bad) {
             Some(answer) => send(&answer),
             None => Refusal::new(StatusCode::BAD_REQUEST, bad.to_string()).into_response(),
         })
     })?;
+    match envelope.submitted().exemption(own_namespace) {
+        Some(exemption) => Err(Box::new(exempt(&envelope, exemption))),
+        None => Ok(envelope),
+    }
+}
+
+/// What is to be judged, or the answer that it has already.
+fn inquire(envelope: &Envelope<'_>, own_namespace: &str) -> Result<Inquiry, Box<Response>> {
     match envelope.submitted().inquire(own_namespace) {
-        Ok(Ok(inquiry)) => Ok((envelope, inquiry)),
-        Ok(Err(Exemption::OtherKind)) => Err(Box::new(send(&Answer::unknown_kind(&envelope)))),
-        Ok(Err(
-            Exemption::Namespace
-            | Exemption::Operation
-            | Exemption::Mirror
-            | Exemption::Controlled
-            | Exemption::ImagesUnchanged,
-        )) => Err(Box::new(send(&Answer::allowed(&envelope)))),
-        Err(error) => Err(Box::new(send(&Answer::bad_object(&envelope, &error)))),
+        Ok(Ok(inquiry)) => Ok(inquiry),
+        Ok(Err(exemption)) => Err(Box::new(exempt(envelope, exemption))),
+        Err(error) => Err(Box::new(send(&Answer::bad_object(envelope, &error)))),
+    }
+}
+
+fn is_name(text: &str) -> bool {
+    (1..=63).contains(&text.len()) && text.bytes().all(|byte| byte == b'-' || byte.is_ascii_alphanumeric())
+}
+
+fn exempt(envelope: &Envelope<'_>, exemption: Exemption) -> Response {
+    match exemption {
+        Exemption::OtherKind => send(&Answer::unknown_kind(envelope)),
+        Exemption::Namespace
+        | Exemption::Operation
+        | Exemption::Mirror
+        | Exemption::Controlled
+        | Exemption::ImagesUnchanged => send(&Answer::allowed(envelope)),
     }
 }
 
@@ -195,33 +215,46 @@ impl<R: Refusals + Default + Send + Sync + 'static> Desk<R> {
         let arrived = Instant::now();
         let (head, body) = request.into_parts();
         let timeout = deadline::timeout(head.uri.query());
-        let body = self.bodies.read(&head.headers, body, timeout.min(BODY_TIME)).await?;
+        let turn: Turn = head.extensions.get().cloned().unwrap_or_default();
+        let body = self.bodies.read(&head.headers, body, timeout.min(BODY_TIME), &turn).await?;
+        let _ours = turn.ours();
         let webhook = &*self.webhook;
         let start = Instant::now();
-        let (envelope, inquiry) = match guarded(|| open(&body, &webhook.own_namespace))? {
+        let envelope = match guarded(|| open(&body, &webhook.own_namespace))? {
             Ok(opened) => opened,
             Err(answered) => return Ok(*answered),
         };
         let left = timeout.saturating_sub(arrived.elapsed()).saturating_sub(RESERVE);
-        let namespace = webhook.namespace(&inquiry.pod.namespace, left.min(LOOKUP_TIME)).await;
-        guarded(|| match half {
-            Half::Validate => webhook.validate(&envelope, inquiry, &namespace, start),
-            Half::Mutate => webhook.mutate(&envelope, &inquiry, &namespace),
+        let namespace = self.namespace(&envelope.namespace, left.min(LOOKUP_TIME)).await;
+        // An object decoded takes many times its text. No await from here on, so that there is but one for each thread.
+        guarded(|| {
+            let inquiry = match inquire(&envelope, &webhook.own_namespace) {
+                Ok(inquiry) => inquiry,
+                Err(answered) => return *answered,
+            };
+            match half {
+                Half::Validate => webhook.validate(&envelope, inquiry, &namespace, start),
+                Half::Mutate => webhook.mutate(&envelope, &inquiry, &namespace),
+            }
         })
+    }
+
+    /// From the cache, else by one request within the budget.
+    async fn namespace(&self, name: &str, budget: Duration) -> NamespaceFacts {
+        let known = self.webhook.world.namespace(name);
+        // What is no name of a namespace would be another path of the API.
+        if known.labels.is_some() || !is_name(name) {
+            return known;
+        }
+        let labels = tokio::time::timeout(budget, async {
+            let _turn = self.lookups.acquire().await.ok()?;
+            self.webhook.lookup.labels(name).await
+        });
+        NamespaceFacts { labels: labels.await.ok().flatten(), ..known }
     }
 }
 
 impl<R: Refusals + Default + Send + Sync + 'static> Webhook<R> {
-    /// From the cache, else by one request within the budget.
-    async fn namespace(&self, name: &str, budget: Duration) -> NamespaceFacts {
-        let known = self.world.namespace(name);
-        if known.labels.is_some() {
-            return known;
-        }
-        let labels = tokio::time::timeout(budget, self.lookup.labels(name)).await.ok().flatten();
-        NamespaceFacts { labels, ..known }
-    }
-
     fn validate(
         &self,
         envelope: &Envelope<'_>,
@@ -242,7 +275,7 @@ impl<R: Refusals + Default + Send + Sync + 'static> Webhook<R> {
     fn mutate(&self, envelope: &Envelope<'_>, inquiry: &Inquiry, namespace: &NamespaceFacts) -> Response {
         let rescued = self.world.rescue(&inquiry.question(namespace), Timestamp::now());
         let patched = rescued.and_then(|rescued| {
-            let pod: Value = serde_json::from_str(envelope.object?.get()).ok()?;
+            let pod = json_patch::outline(envelope.object?.get())?;
             let patch = serde_json::to_vec(&json_patch::patch(&pod, &rescued)?).ok()?;
             Some((rescued, patch))
         });
