@@ -70,15 +70,15 @@ fn a_thousand_containers_are_judged_in_time_and_told_of_in_short() {
     };
     let start = Instant::now();
     told(&stage, &of(&|n| format!("Broken Image {n}!")), 403, "no image reference");
-    told(&stage, &of(&|n| format!("agent-{n}:1")), 403, "agent-0:1");
-    told(&stage, &of(&|_| "agent:7".to_owned()), 403, "agent:7");
+    told(&stage, &of(&|n| format!("registry.local/agent-{n}:1")), 403, "agent-0:1");
+    told(&stage, &of(&|_| "registry.local/agent:7".to_owned()), 403, "agent:7");
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
 }
 
 #[test]
 fn a_broken_reference_is_denied_with_the_reason_and_an_unknown_kind_passes_with_a_warning() {
     let stage = Stage::open(ground::webhook());
-    for image in ["", "UPPER/case", "a:b:c", "https://nginx", "nginx@sha256:12", "é", "a\u{0}b", &"x".repeat(5_000)] {
+    for image in ["", "team/UPPER", "a:b:c", "https://nginx", "nginx@sha256:12", "é", "a\u{0}b", &"x".repeat(5_000)] {
         told(&stage, &review(&pod(image, "Never")).to_string(), 403, "no image reference");
     }
     let mut unknown = review(&json!({"kind": "Widget", "spec": {"containers": 7}}));
@@ -111,13 +111,11 @@ fn seven_mebibytes_are_judged_and_eight_are_told_the_limit() {
 fn a_wrong_path_method_type_or_protocol_is_told_what_is_right() {
     let stage = Stage::open(ground::webhook());
     let head = |line: &str, more: &str| format!("{line} HTTP/1.1\r\nhost: x\r\n{more}\r\n").into_bytes();
-    let long = format!("x-long: {}\r\n", "x".repeat(100_000));
     for (bytes, status, part) in [
         (head("POST /", "content-length: 0\r\n"), 404, "/validate or /mutate"),
         (head("POST /validate/x", "content-length: 0\r\n"), 404, "/validate or /mutate"),
         (head("GET /validate", ""), 405, "POST an AdmissionReview"),
         (head("POST /validate", "content-type: text/yaml\r\ncontent-length: 0\r\n"), 415, "application/json"),
-        (head("POST /validate", &long), 431, ""),
         (head("POST /validate", "content-length: 1\r\ncontent-length: 2\r\n"), 400, ""),
         (b"GET /\r\n\r\n\r\n".to_vec(), 400, ""),
         (vec![0; 64], 400, ""),
@@ -128,6 +126,15 @@ fn a_wrong_path_method_type_or_protocol_is_told_what_is_right() {
         assert!(answer.body.contains(part), "{shown}: {}", answer.body);
         stage.serves_the_next();
     }
+}
+
+#[test]
+fn a_head_without_end_is_cut_off() {
+    let stage = Stage::open(ground::webhook());
+    let mut client = stage.connect().expect("connected");
+    let head = format!("POST /validate HTTP/1.1\r\nx-long: {}", "x".repeat(10 << 20));
+    assert!(client.write_all(head.as_bytes()).is_err(), "10 MiB of a head were taken");
+    stage.serves_the_next();
 }
 
 #[test]

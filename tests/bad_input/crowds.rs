@@ -5,6 +5,8 @@ use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+
 use super::fuzz::ground;
 use super::stage::{Client, Stage, pod, post, receive, review, send};
 
@@ -14,8 +16,7 @@ const CROWD: usize = 300;
 const SOON: Duration = Duration::from_secs(4);
 
 /// Clients that are made at a time; each handshake costs both sides some milliseconds.
-fn crowd(stage: &Stage, make: impl Fn(usize) -> Client + Sync) -> Vec<Client> {
-    let _ = stage;
+fn crowd(make: impl Fn(usize) -> Client + Sync) -> Vec<Client> {
     std::thread::scope(|scope| {
         let parts: Vec<_> = (0..4)
             .map(|part| {
@@ -34,7 +35,7 @@ fn slow_bodies_do_not_keep_the_next_review_out() {
     let stage = Stage::open(ground::webhook());
     let body = review(&pod("agent:1", "Never")).to_string();
     let bytes = post("/validate", &body);
-    let slow = crowd(&stage, |_| {
+    let slow = crowd(|_| {
         let mut client = stage.connect().expect("connected");
         client.write_all(&bytes[..bytes.len() - 10]).and_then(|()| client.flush()).expect("half is sent");
         client
@@ -98,7 +99,7 @@ fn bodies_that_break_off_leave_the_next_one_served() {
 fn slow_heads_and_idle_connections_do_not_keep_the_next_review_out() {
     let stage = Stage::open(ground::webhook());
     let bytes = post("/validate", &review(&pod("agent:1", "Never")).to_string());
-    let waiting = crowd(&stage, |number| {
+    let waiting = crowd(|number| {
         let mut client = stage.connect().expect("connected");
         // A first request in order, and then silence, or a head that does not end.
         if send(&mut client, &bytes).is_ok() && number % 2 == 0 {
@@ -128,12 +129,14 @@ fn handshakes_that_stall_do_not_keep_the_next_review_out() {
 #[test]
 fn who_never_reads_the_answers_does_not_keep_the_next_review_out() {
     let stage = Stage::open(ground::webhook());
-    let one = post("/validate", &review(&pod("absent:1", "Never")).to_string());
-    let many = one.repeat(4_000);
-    let deaf: Vec<Client> = (0..20)
+    // Answers of some 30 kB, more of them than the buffers between us can hold.
+    let container = |n| json!({"name": format!("c{n}"), "image": format!("Broken Image {n}!")});
+    let object = json!({"spec": {"containers": (0..100).map(container).collect::<Vec<_>>()}});
+    let many = post("/validate", &review(&object).to_string()).repeat(500);
+    let deaf: Vec<Client> = (0..4)
         .map(|_| {
             let mut client = stage.connect().expect("connected");
-            client.sock.set_write_timeout(Some(Duration::from_millis(200))).expect("a socket");
+            client.sock.set_write_timeout(Some(Duration::from_millis(500))).expect("a socket");
             let _ = client.write_all(&many);
             client
         })

@@ -2,6 +2,7 @@
 //! inventory 64 at most.
 
 use std::fs;
+use std::process::Command;
 use std::sync::Arc;
 
 use pullguard::core::refusal::NoRefusals;
@@ -23,6 +24,23 @@ fn memory(field: &str) -> u64 {
     kib << 10
 }
 
+/// In a process of its own, where no other test has left memory behind that would be used again.
+fn alone(name: &str, measure: impl FnOnce()) {
+    const ALONE: &str = "PULLGUARD_TEST_ALONE";
+    if std::env::var_os(ALONE).is_some() {
+        return measure();
+    }
+    let program = std::env::current_exe().expect("this program");
+    let run = Command::new(program)
+        .args(["--exact", &format!("memory::{name}"), "--nocapture", "--test-threads", "1"])
+        .env(ALONE, "1")
+        .output()
+        .expect("a process");
+    let (said, told) = (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
+    said.lines().filter(|line| line.contains(" MiB ")).for_each(|line| println!("{line}"));
+    assert!(run.status.success() && said.contains("1 passed"), "{said}\n{told}");
+}
+
 /// How much more memory this needs at its peak than before.
 fn growth(webhook: Arc<Webhook<NoRefusals>>, work: impl FnOnce(&Stage)) -> u64 {
     let stage = Stage::open(webhook);
@@ -39,19 +57,21 @@ fn growth(webhook: Arc<Webhook<NoRefusals>>, work: impl FnOnce(&Stage)) -> u64 {
 #[cfg(target_os = "linux")]
 #[test]
 fn forty_bodies_of_seven_mebibytes_at_a_time_share_one_budget() {
-    let bytes = post("/validate?timeout=30s", &review_of_size(7 << 20));
-    let grown = growth(ground::webhook(), |stage| {
-        std::thread::scope(|scope| {
-            let sent: Vec<_> =
-                (0..40).map(|_| scope.spawn(|| stage.send(&bytes).map(|answer| answer.status))).collect();
-            for sent in sent {
-                let status = sent.join().expect("no panic").expect("an answer");
-                assert!(matches!(status, 200 | 503), "{status}");
-            }
+    alone("forty_bodies_of_seven_mebibytes_at_a_time_share_one_budget", || {
+        let bytes = post("/validate?timeout=30s", &review_of_size(7 << 20));
+        let grown = growth(ground::webhook(), |stage| {
+            std::thread::scope(|scope| {
+                let send = || stage.send(&bytes).map_or(0, |answer| answer.status);
+                let sent: Vec<_> = (0..40).map(|_| scope.spawn(send)).collect();
+                let statuses: Vec<u16> = sent.into_iter().map(|sent| sent.join().expect("no panic")).collect();
+                // Who had to wait too long is told so, or finds the connection closed while it writes.
+                assert!(statuses.iter().all(|status| [0, 200, 408, 503].contains(status)), "{statuses:?}");
+                assert!(statuses.contains(&200), "{statuses:?}");
+            });
         });
+        println!("40 bodies of 7 MiB at a time: {} MiB at the peak", grown / MIB);
+        assert!(grown < ALLOWED, "{} MiB", grown / MIB);
     });
-    println!("40 bodies of 7 MiB at a time: {} MiB at the peak", grown / MIB);
-    assert!(grown < ALLOWED, "{} MiB", grown / MIB);
 }
 
 /// 7 MiB of one entry, over and over, at a place of a pod.
@@ -66,49 +86,55 @@ fn many(entry: &str, at: &str) -> String {
 #[cfg(target_os = "linux")]
 #[test]
 fn no_body_becomes_many_times_itself() {
-    for (entry, at) in [
-        ("{}", "/spec/volumes"),
-        ("{}", "/spec/initContainers"),
-        ("{}", "/spec/tolerations"),
-        ("{\"\":0}", "/spec/unknown"),
-        ("[]", "/spec/unknown"),
-        ("0", "/spec/unknown"),
-    ] {
-        let body = many(entry, at);
-        for (path, webhook) in [("/validate", ground::webhook()), ("/mutate", ground::rescuing("PullIfNotPresent"))] {
-            let bytes = post(path, &body);
-            let grown = growth(webhook, |stage| {
-                std::thread::scope(|scope| {
-                    let sent: Vec<_> = (0..4).map(|_| scope.spawn(|| stage.send(&bytes).expect("an answer"))).collect();
-                    for sent in sent {
-                        assert_eq!(sent.join().expect("no panic").status, 200);
-                    }
+    alone("no_body_becomes_many_times_itself", || {
+        for (entry, at) in [
+            ("{}", "/spec/volumes"),
+            ("{}", "/spec/initContainers"),
+            ("{}", "/spec/tolerations"),
+            ("{\"\":0}", "/spec/unknown"),
+            ("[]", "/spec/unknown"),
+            ("0", "/spec/unknown"),
+        ] {
+            let body = many(entry, at);
+            for (path, webhook) in [("/validate", ground::webhook()), ("/mutate", ground::rescuing("PullIfNotPresent"))]
+            {
+                let bytes = post(path, &body);
+                let grown = growth(webhook, |stage| {
+                    std::thread::scope(|scope| {
+                        let sent: Vec<_> =
+                            (0..4).map(|_| scope.spawn(|| stage.send(&bytes).expect("an answer"))).collect();
+                        for sent in sent {
+                            assert_eq!(sent.join().expect("no panic").status, 200);
+                        }
+                    });
                 });
-            });
-            println!("{entry} at {at}, {path}: {} MiB at the peak", grown / MIB);
-            assert!(grown < ALLOWED, "{entry} at {at}, {path}: {} MiB", grown / MIB);
+                println!("{entry} at {at}, {path}: {} MiB at the peak", grown / MIB);
+                assert!(grown < ALLOWED, "{entry} at {at}, {path}: {} MiB", grown / MIB);
+            }
         }
-    }
+    });
 }
 
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_house_costs_what_was_reckoned() {
-    let small = review_of_size(30 << 10);
-    let bytes = post("/validate?timeout=30s", &small);
-    let grown = growth(ground::webhook(), |stage| {
-        // All but one byte of a small body on each seat.
-        let clients: Vec<_> = (0..250)
-            .map(|_| {
-                use std::io::Write as _;
-                let mut client = stage.connect().expect("connected");
-                client.write_all(&bytes[..bytes.len() - 1]).and_then(|()| client.flush()).expect("sent");
-                client
-            })
-            .collect();
-        stage.serves_the_next();
-        drop(clients);
+    alone("a_full_house_costs_what_was_reckoned", || {
+        let small = review_of_size(30 << 10);
+        let bytes = post("/validate?timeout=30s", &small);
+        let grown = growth(ground::webhook(), |stage| {
+            // All but one byte of a small body on each seat.
+            let clients: Vec<_> = (0..250)
+                .map(|_| {
+                    use std::io::Write as _;
+                    let mut client = stage.connect().expect("connected");
+                    client.write_all(&bytes[..bytes.len() - 1]).and_then(|()| client.flush()).expect("sent");
+                    client
+                })
+                .collect();
+            stage.serves_the_next();
+            drop(clients);
+        });
+        println!("250 connections with 30 KiB of a body each, both ends: {} MiB at the peak", grown / MIB);
+        assert!(grown < ALLOWED, "{} MiB", grown / MIB);
     });
-    println!("250 connections with 30 KiB of a body each, both ends: {} MiB at the peak", grown / MIB);
-    assert!(grown < ALLOWED, "{} MiB", grown / MIB);
 }

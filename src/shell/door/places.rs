@@ -5,7 +5,7 @@
 //!
 //! Whoever makes us wait gives way to whoever comes, the longest wait first: so thousands of silent, slow or idle clients
 //! leave room for the API server's next call. Where it is our turn (a whole review has come, or it waits for room of ours)
-//! nobody is sent away: an honest rush of reviews waits and is answered.
+//! nobody is sent away: an honest rush of reviews waits and is answered. See `docs/adr/0007`.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes, HttpBody as _};
+use axum::body::{Body, BodyDataStream, Bytes, HttpBody as _};
 use axum::http::{HeaderMap, StatusCode, header};
 use futures::StreamExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -19,7 +19,7 @@ use crate::shell::door::Turn;
 
 /// What an API server sends at most is 3 MiB of object, twice on UPDATE, and the envelope.
 pub const LIMIT: usize = 7 << 20;
-/// Of what is refused for its size so much is still taken off the wire: a client that is cut off while it writes sees a
+/// Of what is refused for its size, or for want of room, so much is still taken off the wire: a client that is cut off while it writes sees a
 /// broken connection in place of the sentence that says why.
 const DRAINED: usize = 64 << 20;
 /// Up to that a body needs no room of the budget: the connections are counted, so these are too.
@@ -87,7 +87,12 @@ impl Bodies {
             }
             if room.is_none() && announced.unwrap_or(so_far) > SMALL {
                 let whole = announced.unwrap_or(LIMIT);
-                room = Some(self.reserve(whole, until, turn).await?);
+                let Ok(reserved) = timeout_at(until - within / 4, self.reserve(whole, turn)).await else {
+                    drop((bytes, piece));
+                    let _ = timeout_at(until - within / 8, drain(&mut pieces)).await;
+                    return Err(busy());
+                };
+                room = Some(reserved?);
                 let granted = Instant::now() + ROOM_TIME;
                 if granted < until {
                     (deadline, allowed) = (granted, ROOM_TIME);
@@ -100,19 +105,16 @@ impl Bodies {
         Ok(Held { bytes: bytes.into(), _room: room })
     }
 
-    async fn reserve(&self, bytes: usize, until: Instant, turn: &Turn) -> Result<OwnedSemaphorePermit, Refusal> {
+    async fn reserve(&self, bytes: usize, turn: &Turn) -> Result<OwnedSemaphorePermit, Refusal> {
         let _ours = turn.ours();
-        let busy = || {
-            let text = "too many large reviews at a time: try again".to_owned();
-            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, text)
-        };
         let units = u32::try_from(bytes.div_ceil(UNIT).max(1)).map_err(|_| busy())?;
-        let room = Arc::clone(&self.room).acquire_many_owned(units);
-        match timeout_at(until, room).await {
-            Ok(Ok(room)) => Ok(room),
-            Ok(Err(_)) | Err(_) => Err(busy()),
-        }
+        // It is never closed.
+        Arc::clone(&self.room).acquire_many_owned(units).await.map_err(|_| busy())
     }
+}
+
+fn busy() -> Refusal {
+    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too many large reviews at a time: try again".to_owned())
 }
 
 /// The API server says so; a form or a YAML file would be a caller's mistake, and better told than guessed at.
@@ -128,15 +130,19 @@ fn expect_json(headers: &HeaderMap) -> Result<(), Refusal> {
     Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text))
 }
 
-async fn too_large(pieces: &mut axum::body::BodyDataStream) -> Refusal {
+async fn too_large(pieces: &mut BodyDataStream) -> Refusal {
+    drain(pieces).await;
+    let text = format!("the body is larger than the {} MiB that a review can need", LIMIT >> 20);
+    Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, text)
+}
+
+async fn drain(pieces: &mut BodyDataStream) {
     let mut drained = 0_usize;
     while drained < DRAINED
         && let Some(Ok(piece)) = pieces.next().await
     {
         drained += piece.len();
     }
-    let text = format!("the body is larger than the {} MiB that a review can need", LIMIT >> 20);
-    Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, text)
 }
 
 fn late(allowed: Duration) -> Refusal {
