@@ -23,9 +23,14 @@ use cli::{Cli, Command, LogFormat, RunArgs};
 /// Could not do what was asked.
 const FAILED: u8 = 2;
 
+/// An object under review, decoded, takes some megabytes at most; so that there are but a few at a time also on a machine
+/// of many cores, none of which the Deployment asks for.
+const WORKERS: usize = 4;
+
 /// The whole program.
 pub fn main(cli: Cli) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let workers = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(WORKERS));
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return told(&anyhow::Error::from(error).context("no runtime")),
     };

@@ -2,7 +2,8 @@
 //!
 //! Enters: the body of a request. Leaves: an `Envelope` that borrows from it; the objects in it are still JSON, so that
 //! nothing is decoded twice and nothing that nobody asks for. If the body cannot be read, the request's uid is kept as
-//! far as it was seen: the API server throws an answer without it away, and with it the sentence that says what is wrong.
+//! far as it was seen, and a field of a wrong kind is passed over in the search for it: the API server throws an answer
+//! without the uid away, and with it the sentence that says what is wrong.
 //!
 //! The objects of a good review can also be decoded on the way, in one look at the body instead of two
 //! ([`Envelope::parse_decoded`]): with large pods these looks are most of what a review costs.
@@ -78,6 +79,8 @@ pub enum ReviewProblem {
         "the review is of version `{version}`, only {VERSION} is spoken here: set `admissionReviewVersions: [v1]` in the webhook configuration"
     )]
     Version { version: String },
+    #[error("the review's `{field}` cannot be read: {cause}")]
+    Field { field: &'static str, cause: String },
     #[error("the review has no `request`: there is nothing to judge")]
     NoRequest,
     #[error("the review has no `request.uid`, without which it cannot be answered")]
@@ -95,7 +98,8 @@ impl<'a> Envelope<'a> {
     /// The body is not a review of our version, or lacks what is needed to judge and answer it.
     pub fn parse(body: &'a [u8]) -> Result<Self, BadReview> {
         let mut draft = Draft::default();
-        let envelope = read(body, &mut draft).and_then(|()| draft.finish());
+        let envelope = read(body, &mut draft).and_then(|()| draft.fault.take().map_or(Ok(()), Err));
+        let envelope = envelope.and_then(|()| draft.finish());
         envelope.map_err(|problem| BadReview {
             uid: draft.uid.filter(|uid| is_uid(uid)).map(Cow::into_owned),
             version: if draft.api_version.as_deref() == Some(OLD_VERSION) { OLD_VERSION } else { VERSION },
@@ -111,7 +115,8 @@ impl<'a> Envelope<'a> {
     /// As for [`Self::parse`].
     pub fn parse_decoded(body: &'a [u8]) -> Result<(Self, Option<Decoded>), BadReview> {
         let mut draft = Draft { decodes: true, ..Draft::default() };
-        if let Ok(envelope) = read(body, &mut draft).and_then(|()| draft.finish()) {
+        let read = read(body, &mut draft).and_then(|()| draft.fault.take().map_or(Ok(()), Err));
+        if let Ok(envelope) = read.and_then(|()| draft.finish()) {
             match (draft.decoded.take(), draft.old_decoded.take()) {
                 (None, None) => return Ok((envelope, None)),
                 (Some(object), old_object) if envelope.old_object.is_none() => {
@@ -191,6 +196,8 @@ struct Draft<'a> {
     decodes: bool,
     decoded: Option<ImageObject>,
     old_decoded: Option<ImageObject>,
+    /// The first field of a wrong kind.
+    fault: Option<ReviewProblem>,
 }
 
 impl<'a> Draft<'a> {
@@ -203,6 +210,30 @@ impl<'a> Draft<'a> {
 
     fn is_update(&self) -> bool {
         self.operation.as_deref() == Some("UPDATE")
+    }
+
+    /// The value of a field; none where it is of a wrong kind.
+    fn take<M: MapAccess<'a>, T: Deserialize<'a>>(
+        &mut self,
+        field: &'static str,
+        map: &mut M,
+    ) -> Result<Option<T>, M::Error> {
+        let raw = map.next_value::<&'a RawValue>()?;
+        Ok(serde_json::from_str::<Option<T>>(raw.get()).unwrap_or_else(|error| {
+            let cause = error.to_string();
+            // The place is that within the field, which would mislead.
+            let cause = cause.split(" at line ").next().unwrap_or_default();
+            self.fault.get_or_insert_with(|| ReviewProblem::Field { field, cause: excerpt(cause, QUOTED) });
+            None
+        }))
+    }
+
+    fn take_text<M: MapAccess<'a>>(
+        &mut self,
+        field: &'static str,
+        map: &mut M,
+    ) -> Result<Option<Cow<'a, str>>, M::Error> {
+        Ok(self.take::<M, Text<'a>>(field, map)?.map(|text| text.0))
     }
 
     fn finish(&self) -> Result<Envelope<'a>, ReviewProblem> {
@@ -266,10 +297,6 @@ struct GroupVersionKind<'a> {
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
-fn next_text<'a, M: MapAccess<'a>>(map: &mut M) -> Result<Option<Cow<'a, str>>, M::Error> {
-    Ok(map.next_value::<Option<Text<'a>>>()?.map(|text| text.0))
-}
-
 fn next_raw<'a, M: MapAccess<'a>>(map: &mut M) -> Result<Option<&'a RawValue>, M::Error> {
     Ok(Some(map.next_value::<&'a RawValue>()?).filter(|raw| raw.get() != "null"))
 }
@@ -305,8 +332,8 @@ impl<'a> Visitor<'a> for Review<'_, 'a> {
         let Self(draft) = self;
         while let Some(field) = map.next_key::<ReviewField>()? {
             match field {
-                ReviewField::ApiVersion => draft.api_version = next_text(&mut map)?,
-                ReviewField::Kind => draft.kind = next_text(&mut map)?,
+                ReviewField::ApiVersion => draft.api_version = draft.take_text("apiVersion", &mut map)?,
+                ReviewField::Kind => draft.kind = draft.take_text("kind", &mut map)?,
                 ReviewField::Request => map.next_value_seed(Request(draft))?,
                 ReviewField::Other => {
                     map.next_value::<serde::de::IgnoredAny>()?;
@@ -363,13 +390,13 @@ impl<'a> Visitor<'a> for Request<'_, 'a> {
         draft.request = true;
         while let Some(field) = map.next_key::<RequestField>()? {
             match field {
-                RequestField::Uid => draft.uid = next_text(&mut map)?,
-                RequestField::Kind => draft.object_kind = map.next_value()?,
-                RequestField::SubResource => draft.subresource = next_text(&mut map)?,
-                RequestField::Operation => draft.operation = next_text(&mut map)?,
-                RequestField::Namespace => draft.namespace = next_text(&mut map)?,
-                RequestField::Name => draft.name = next_text(&mut map)?,
-                RequestField::DryRun => draft.dry_run = map.next_value::<Option<bool>>()?.unwrap_or_default(),
+                RequestField::Uid => draft.uid = draft.take_text("request.uid", &mut map)?,
+                RequestField::Kind => draft.object_kind = draft.take("request.kind", &mut map)?,
+                RequestField::SubResource => draft.subresource = draft.take_text("request.subResource", &mut map)?,
+                RequestField::Operation => draft.operation = draft.take_text("request.operation", &mut map)?,
+                RequestField::Namespace => draft.namespace = draft.take_text("request.namespace", &mut map)?,
+                RequestField::Name => draft.name = draft.take_text("request.name", &mut map)?,
+                RequestField::DryRun => draft.dry_run = draft.take("request.dryRun", &mut map)?.unwrap_or_default(),
                 RequestField::Object => match draft.decodable() {
                     Some(kind) => draft.decoded = Some(map.next_value_seed(kind)?),
                     None => draft.object = next_raw(&mut map)?,

@@ -2,13 +2,93 @@
 //!
 //! Enters: the raw pod and the change. Leaves: operations that hold for exactly this pod. Places of containers are those
 //! of `PodFacts::containers`: init, main, ephemeral, then image volumes.
+//!
+//! NB: of the raw pod only an outline is decoded. As a whole `Value` a pod can take ninety times the memory of its text.
 
 use json_patch::jsonptr::PointerBuf;
 use json_patch::{AddOperation, Patch, PatchOperation};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::bounded;
+use super::pod::read_object;
 use crate::core::rescue::{PinTo, Rescued};
 use crate::core::selector::{Operator, Requirement};
+
+/// Of a pod what a patch depends on, and nothing else. `None`: it is no pod.
+pub fn outline(pod: &str) -> Option<Value> {
+    serde_json::to_value(read_object::<Outline>(pod).ok()?).ok()
+}
+
+#[derive(Default, Deserialize, Serialize)]
+#[serde(default)]
+struct Outline {
+    spec: OutlineSpec,
+}
+
+#[derive(Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+struct OutlineSpec {
+    #[serde(deserialize_with = "bounded::list")]
+    init_containers: Vec<Blank>,
+    #[serde(deserialize_with = "bounded::list")]
+    containers: Vec<Blank>,
+    #[serde(deserialize_with = "bounded::list")]
+    ephemeral_containers: Vec<Blank>,
+    #[serde(deserialize_with = "bounded::list")]
+    volumes: Vec<OutlineVolume>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    affinity: Option<OutlineAffinity>,
+}
+
+/// That it is there is all that counts.
+#[derive(Default, Deserialize, Serialize)]
+struct Blank {}
+
+#[derive(Default, Deserialize, Serialize)]
+#[serde(default)]
+struct OutlineVolume {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image: Option<Blank>,
+}
+
+#[derive(Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+struct OutlineAffinity {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node_affinity: Option<OutlineNodeAffinity>,
+}
+
+#[derive(Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+struct OutlineNodeAffinity {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    required_during_scheduling_ignored_during_execution: Option<OutlineTerms>,
+}
+
+#[derive(Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+struct OutlineTerms {
+    #[serde(deserialize_with = "bounded::list")]
+    node_selector_terms: Vec<OutlineTerm>,
+}
+
+#[derive(Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+struct OutlineTerm {
+    #[serde(deserialize_with = "bounded::list")]
+    match_expressions: Vec<Expression>,
+}
+
+/// All that the API has of one.
+#[derive(Default, Deserialize, Serialize)]
+#[serde(default)]
+struct Expression {
+    key: String,
+    operator: String,
+    #[serde(deserialize_with = "bounded::list", skip_serializing_if = "Vec::is_empty")]
+    values: Vec<String>,
+}
 
 /// The patch; `None` where the pod has not what the change speaks of.
 pub fn patch(pod: &Value, rescued: &Rescued) -> Option<Patch> {
@@ -137,6 +217,32 @@ mod tests {
         assert_eq!(once.pointer(&format!("{TERMS}/0/matchExpressions/0/key")), Some(&json!("gpu")));
         assert_eq!(once.pointer(&format!("{TERMS}/0/matchExpressions/1/values/0")), Some(&json!("node-a")));
         assert_eq!(applied(once.clone(), &patch), once);
+    }
+
+    #[test]
+    fn the_outline_of_a_pod_gives_the_very_patch_that_the_whole_pod_gives() {
+        let required = json!({"nodeSelectorTerms": [
+            {"matchExpressions": [{"key": "gpu", "operator": "Exists"}, {"key": "a", "operator": "In", "values": ["b", "c"]}]},
+            {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n"]}]},
+            {"matchExpressions": null}]});
+        let node_affinity = json!({"requiredDuringSchedulingIgnoredDuringExecution": required,
+            "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1}]});
+        let pod = json!({"metadata": {"name": "p"}, "spec": {
+            "initContainers": [{"name": "i"}], "containers": [{"name": "m", "env": [{"name": "A"}]}],
+            "ephemeralContainers": [{"name": "e"}],
+            "volumes": [{"name": "w"}, {"name": "v", "image": {"reference": "v:1"}}, {"name": "n", "image": null}],
+            "affinity": {"podAffinity": {}, "nodeAffinity": node_affinity}}});
+        let slim = outline(&pod.to_string()).expect("a pod");
+        assert!(slim.to_string().len() < pod.to_string().len());
+        for rescued in [Rescued::Pull(vec![0, 1, 2, 3]), pin(PinTo::Terms(vec![0, 1, 2])), pin(PinTo::NewTerm)] {
+            assert_eq!(patch(&slim, &rescued), patch(&pod, &rescued), "{rescued:?}");
+        }
+        for affinity in [json!({}), json!(null), json!({"nodeAffinity": {}}), json!({"nodeAffinity": null})] {
+            let pod = json!({"spec": {"affinity": affinity, "containers": null}});
+            let slim = outline(&pod.to_string()).expect("a pod");
+            let rescued = pin(PinTo::NewTerm);
+            assert_eq!(patch(&slim, &rescued), patch(&pod, &rescued), "{pod}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! and reviews on the way out. It must not know a client, a socket or a clock.
 
 pub mod answer;
+mod bounded;
 pub mod crd;
 pub mod envelope;
 pub mod event;

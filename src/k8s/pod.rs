@@ -10,6 +10,7 @@ use std::fmt;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use super::bounded;
 use crate::core::image::{ImageName, ImageReference};
 use crate::core::node::{TaintEffect, Toleration, TolerationValue};
 use crate::core::pod::{ContainerFacts, ContainerKind, NodeTerm, OwnerRef, Placement, PodFacts, PullPolicy};
@@ -20,13 +21,13 @@ pub(crate) fn nullable<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>
     Ok(Option::deserialize(input)?.unwrap_or_default())
 }
 
-/// Reads an object. NB: serde takes a list for a struct as well, and an empty one for a struct of defaults.
+/// Reads an object under review. NB: serde takes a list for a struct as well, and an empty one for a struct of defaults.
 ///
 /// # Errors
-/// The JSON is no object, or has a field of a wrong kind.
+/// The JSON is no object, has a field of a wrong kind, or more entries than any real object.
 pub(crate) fn read_object<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, serde_json::Error> {
     if json.trim_start().starts_with('{') {
-        serde_json::from_str(json)
+        bounded::bounded(|| serde_json::from_str(json))
     } else {
         Err(serde::de::Error::custom("it is no JSON object"))
     }
@@ -41,11 +42,11 @@ pub struct Meta {
     pub generate_name: String,
     #[serde(deserialize_with = "nullable")]
     pub namespace: String,
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "bounded::map")]
     pub labels: Labels,
     #[serde(deserialize_with = "nullable")]
     pub annotations: Annotations,
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "bounded::list")]
     pub owner_references: Vec<Owner>,
 }
 
@@ -140,21 +141,21 @@ pub struct PodObject {
 pub struct PodSpec {
     pub(super) active_deadline_seconds: Option<i64>,
     pub(super) node_name: Option<String>,
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "bounded::map")]
     node_selector: Labels,
     affinity: Option<Affinity>,
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "bounded::list")]
     tolerations: Vec<TolerationObject>,
     os: Option<Os>,
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "bounded::list")]
     init_containers: Vec<Container>,
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "bounded::list")]
     containers: Vec<Container>,
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "bounded::list")]
     ephemeral_containers: Vec<Container>,
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "bounded::list")]
     volumes: Vec<Volume>,
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "bounded::list")]
     image_pull_secrets: Vec<SecretRef>,
 }
 
@@ -214,16 +215,16 @@ struct NodeAffinity {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct NodeSelector {
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "bounded::list")]
     node_selector_terms: Vec<NodeSelectorTerm>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct NodeSelectorTerm {
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "bounded::list")]
     match_expressions: Vec<NodeRequirement>,
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "bounded::list")]
     match_fields: Vec<NodeRequirement>,
 }
 
@@ -234,7 +235,7 @@ struct NodeRequirement {
     key: String,
     #[serde(deserialize_with = "nullable")]
     operator: String,
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "bounded::list")]
     values: Vec<String>,
 }
 

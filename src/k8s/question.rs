@@ -75,6 +75,12 @@ impl Inquiry {
 }
 
 impl Submitted<'_> {
+    /// Why it need not be judged, as far as that can be told without the object.
+    pub fn exemption(&self, own_namespace: &str) -> Option<Exemption> {
+        let kind = || ImageKind::of(self.group, self.kind, self.subresource).err();
+        self.is_update(own_namespace).err().or_else(kind)
+    }
+
     /// # Errors
     /// The JSON is not an object of its kind.
     pub fn inquire(&self, own_namespace: &str) -> Result<Result<Inquiry, Exemption>, serde_json::Error> {

@@ -21,9 +21,10 @@ use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use futures::future::BoxFuture;
-use serde_json::Value;
+use tokio::sync::Semaphore;
 
 pub use self::body::{Bodies, LIMIT};
+use super::door::Turn;
 use super::world::World;
 use crate::core::namespace::NamespaceFacts;
 use crate::core::refusal::Refusals;
@@ -33,7 +34,7 @@ use crate::core::verdict::Verdict;
 use crate::k8s::answer::{Answer, PROBE};
 use crate::k8s::envelope::Envelope;
 use crate::k8s::json_patch;
-use crate::k8s::question::{Exemption, Inquiry};
+use crate::k8s::question::{Decoded, Exemption, Inquiry};
 
 /// A body that has not come by then never will, whatever time-out the caller gives itself.
 pub const BODY_TIME: Duration = Duration::from_secs(10);
@@ -41,6 +42,8 @@ pub const BODY_TIME: Duration = Duration::from_secs(10);
 const RESERVE: Duration = Duration::from_millis(500);
 /// For the look-up of a namespace: one small GET. Beyond it the answer is made without its labels.
 const LOOKUP_TIME: Duration = Duration::from_secs(2);
+/// At a time. Somebody who makes namespaces up must not make a flood of requests to the API server of it.
+const LOOKUPS: usize = 16;
 
 /// A finding that is to be told: in Events and metrics.
 #[derive(Clone, Debug)]
@@ -127,6 +130,7 @@ impl IntoResponse for Refusal {
 struct Desk<R> {
     webhook: Arc<Webhook<R>>,
     bodies: Bodies,
+    lookups: Semaphore,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -136,7 +140,7 @@ enum Half {
 }
 
 pub fn router<R: Refusals + Default + Send + Sync + 'static>(webhook: Arc<Webhook<R>>) -> Router {
-    let desk = Arc::new(Desk { webhook, bodies: Bodies::default() });
+    let desk = Arc::new(Desk { webhook, bodies: Bodies::default(), lookups: Semaphore::new(LOOKUPS) });
     let validate = async |State(desk): State<Arc<Desk<R>>>, request: Request| desk.serve(Half::Validate, request).await;
     let mutate = async |State(desk): State<Arc<Desk<R>>>, request: Request| desk.serve(Half::Mutate, request).await;
     Router::new()
@@ -177,9 +181,13 @@ fn send(answer: &Answer<'_>) -> Response {
     }
 }
 
-/// A review that is to be judged, or the answer that it has already. A patch is made of the pod as it was sent, so for it
-/// the pod is left as it is.
-fn open<'a>(half: Half, body: &'a [u8], own_namespace: &str) -> Result<(Envelope<'a>, Inquiry), Box<Response>> {
+/// A review whose object is to be judged, or the answer that it has already. Where it can be, the object is decoded on the
+/// way; a patch is made of the pod as it was sent, so for it the pod is left as it is.
+fn open<'a>(
+    half: Half,
+    body: &'a [u8],
+    own_namespace: &str,
+) -> Result<(Envelope<'a>, Option<Decoded>), Box<Response>> {
     let parsed = match half {
         Half::Validate => Envelope::parse_decoded(body),
         Half::Mutate => Envelope::parse(body).map(|envelope| (envelope, None)),
@@ -190,22 +198,38 @@ fn open<'a>(half: Half, body: &'a [u8], own_namespace: &str) -> Result<(Envelope
             None => Refusal::new(StatusCode::BAD_REQUEST, bad.to_string()).into_response(),
         })
     })?;
+    match envelope.submitted().exemption(own_namespace) {
+        Some(exemption) => Err(Box::new(exempt(&envelope, exemption))),
+        None => Ok((envelope, decoded)),
+    }
+}
+
+/// What is to be judged, or the answer that it has already.
+fn inquire(envelope: &Envelope<'_>, decoded: Option<Decoded>, own_namespace: &str) -> Result<Inquiry, Box<Response>> {
     let submitted = envelope.submitted();
     let inquired = match decoded {
         Some(decoded) => Ok(submitted.inquire_decoded(own_namespace, decoded)),
         None => submitted.inquire(own_namespace),
     };
     match inquired {
-        Ok(Ok(inquiry)) => Ok((envelope, inquiry)),
-        Ok(Err(Exemption::OtherKind)) => Err(Box::new(send(&Answer::unknown_kind(&envelope)))),
-        Ok(Err(
-            Exemption::Namespace
-            | Exemption::Operation
-            | Exemption::Mirror
-            | Exemption::Controlled
-            | Exemption::ImagesUnchanged,
-        )) => Err(Box::new(send(&Answer::allowed(&envelope)))),
-        Err(error) => Err(Box::new(send(&Answer::bad_object(&envelope, &error)))),
+        Ok(Ok(inquiry)) => Ok(inquiry),
+        Ok(Err(exemption)) => Err(Box::new(exempt(envelope, exemption))),
+        Err(error) => Err(Box::new(send(&Answer::bad_object(envelope, &error)))),
+    }
+}
+
+fn is_name(text: &str) -> bool {
+    (1..=63).contains(&text.len()) && text.bytes().all(|byte| byte == b'-' || byte.is_ascii_alphanumeric())
+}
+
+fn exempt(envelope: &Envelope<'_>, exemption: Exemption) -> Response {
+    match exemption {
+        Exemption::OtherKind => send(&Answer::unknown_kind(envelope)),
+        Exemption::Namespace
+        | Exemption::Operation
+        | Exemption::Mirror
+        | Exemption::Controlled
+        | Exemption::ImagesUnchanged => send(&Answer::allowed(envelope)),
     }
 }
 
@@ -218,33 +242,57 @@ impl<R: Refusals + Default + Send + Sync + 'static> Desk<R> {
         let arrived = Instant::now();
         let (head, body) = request.into_parts();
         let timeout = deadline::timeout(head.uri.query());
-        let body = self.bodies.read(&head.headers, body, timeout.min(BODY_TIME)).await?;
+        let turn: Turn = head.extensions.get().cloned().unwrap_or_default();
+        let body = self.bodies.read(&head.headers, body, timeout.min(BODY_TIME), &turn).await?;
+        let _ours = turn.ours();
         let webhook = &*self.webhook;
         let start = Instant::now();
-        let (envelope, inquiry) = match guarded(|| open(half, &body, &webhook.own_namespace))? {
+        let (envelope, decoded) = match guarded(|| open(half, &body, &webhook.own_namespace))? {
             Ok(opened) => opened,
             Err(answered) => return Ok(*answered),
         };
-        let left = timeout.saturating_sub(arrived.elapsed()).saturating_sub(RESERVE);
-        let namespace = webhook.namespace(&inquiry.pod.namespace, left.min(LOOKUP_TIME)).await;
-        guarded(|| match half {
-            Half::Validate => webhook.validate(&envelope, inquiry, &namespace, start),
-            Half::Mutate => webhook.mutate(&envelope, &inquiry, &namespace),
+        let known = webhook.world.namespace(&envelope.namespace);
+        // An object decoded takes many times its text: nobody holds one across an await, so that there is but one for each
+        // thread.
+        let (namespace, decoded) = if known.labels.is_some() {
+            (known, decoded)
+        } else {
+            drop(decoded);
+            let left = timeout.saturating_sub(arrived.elapsed()).saturating_sub(RESERVE);
+            let namespace = self.look_up(known, left.min(LOOKUP_TIME)).await;
+            match guarded(|| open(half, &body, &webhook.own_namespace))? {
+                Ok((_, decoded)) => (namespace, decoded),
+                Err(answered) => return Ok(*answered),
+            }
+        };
+        guarded(|| {
+            let inquiry = match inquire(&envelope, decoded, &webhook.own_namespace) {
+                Ok(inquiry) => inquiry,
+                Err(answered) => return *answered,
+            };
+            match half {
+                Half::Validate => webhook.validate(&envelope, inquiry, &namespace, start),
+                Half::Mutate => webhook.mutate(&envelope, &inquiry, &namespace),
+            }
         })
+    }
+
+    /// What the cache does not know of a namespace, by one request within the budget.
+    async fn look_up(&self, known: NamespaceFacts, budget: Duration) -> NamespaceFacts {
+        // What is no name of a namespace would be another path of the API.
+        if !is_name(&known.name) {
+            return known;
+        }
+        let labels = tokio::time::timeout(budget, async {
+            let _turn = self.lookups.acquire().await.ok()?;
+            self.webhook.lookup.labels(&known.name).await
+        });
+        let labels = labels.await.ok().flatten();
+        NamespaceFacts { labels, ..known }
     }
 }
 
 impl<R: Refusals + Default + Send + Sync + 'static> Webhook<R> {
-    /// From the cache, else by one request within the budget.
-    async fn namespace(&self, name: &str, budget: Duration) -> NamespaceFacts {
-        let known = self.world.namespace(name);
-        if known.labels.is_some() {
-            return known;
-        }
-        let labels = tokio::time::timeout(budget, self.lookup.labels(name)).await.ok().flatten();
-        NamespaceFacts { labels, ..known }
-    }
-
     fn validate(
         &self,
         envelope: &Envelope<'_>,
@@ -272,7 +320,7 @@ impl<R: Refusals + Default + Send + Sync + 'static> Webhook<R> {
     fn mutate(&self, envelope: &Envelope<'_>, inquiry: &Inquiry, namespace: &NamespaceFacts) -> Response {
         let rescued = self.world.rescue(&inquiry.question(namespace), self.world.now());
         let patched = rescued.and_then(|(rescued, policies)| {
-            let pod: Value = serde_json::from_str(envelope.object?.get()).ok()?;
+            let pod = json_patch::outline(envelope.object?.get())?;
             let patch = serde_json::to_vec(&json_patch::patch(&pod, &rescued)?).ok()?;
             Some((rescued, policies, patch))
         });

@@ -48,6 +48,22 @@ fn the_uid_is_kept_when_the_rest_cannot_be_read() {
 }
 
 #[test]
+fn the_uid_is_found_behind_what_is_of_a_wrong_kind() {
+    let request = r#""request":{"dryRun":"yes","kind":[[1]],"operation":7,"namespace":{},"uid":"u-1","object":{}}"#;
+    for (body, field) in [
+        (format!(r#"{{"apiVersion":["v1"],"kind":7,{request}}}"#), "`apiVersion`"),
+        (format!(r#"{{"apiVersion":"admission.k8s.io/v1","kind":7,{request}}}"#), "`kind`"),
+        (format!(r#"{{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview",{request}}}"#), "`request.dryRun`"),
+    ] {
+        let found = bad(&body);
+        assert_eq!(found.uid.as_deref(), Some("u-1"), "{body}");
+        assert!(found.to_string().contains(field), "{found}");
+    }
+    let found = bad(&review(r#"{"uid":7}"#));
+    assert_eq!((found.uid.as_deref(), found.to_string().contains("`request.uid`")), (None, true), "{found}");
+}
+
+#[test]
 fn what_is_no_review_is_called_by_its_name() {
     for (body, part) in [
         ("", "empty"),

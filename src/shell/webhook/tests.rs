@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::body::Bytes;
-use serde_json::json;
+use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
 use super::*;
@@ -248,6 +248,11 @@ async fn whatever_is_sent_is_answered_with_a_sentence() {
         (review(&json!({"spec": {"containers": 7}})).to_string(), "cannot be read as a Pod"),
         (review(&json!({"spec": {"containers": [{"name": ["a"]}]}})).to_string(), "cannot be read as a Pod"),
         (review(&json!([])).to_string(), "cannot be read as a Pod"),
+        (review(&json!({"spec": {"containers": vec![json!({}); 10_001]}})).to_string(), "more than 10000"),
+        (
+            review(&pod("a", "Never")).to_string().replace("\"kind\":\"AdmissionReview\"", "\"kind\":{}"),
+            "`kind` cannot be read",
+        ),
         (
             review_of(&format!(r#"{{"uid":"u-1","kind":{{"kind":"Pod"}},"operation":"CREATE","object":{deep}}}"#)),
             "as a Pod",
@@ -352,26 +357,60 @@ async fn a_body_that_breaks_off_is_told_of() {
     assert!(text.contains("broke off"), "{text}");
 }
 
+/// An unannounced body of so many MiB.
+fn mebibytes(count: usize) -> Body {
+    let piece = Bytes::from(vec![b' '; 1 << 20]);
+    Body::from_stream(futures::stream::iter((0..count).map(move |_| Ok::<_, std::io::Error>(piece.clone()))))
+}
+
+async fn read(bodies: &Bodies, body: Body, within: Duration) -> Result<usize, StatusCode> {
+    let held = bodies.read(&axum::http::HeaderMap::new(), body, within, &Turn::default()).await;
+    held.map(|held| held.len()).map_err(|refusal| refusal.status)
+}
+
 #[tokio::test]
 async fn all_bodies_together_stay_within_the_budget_and_wait_for_each_other() {
-    let bodies = Bodies::default();
-    let headers = axum::http::HeaderMap::new();
-    let piece = Bytes::from(vec![b' '; 1 << 20]);
-    let body = || {
-        Body::from_stream(futures::stream::iter((0..3).map({
-            let piece = piece.clone();
-            move |_| Ok::<_, std::io::Error>(piece.clone())
-        })))
-    };
-    // Unannounced, each may become 7 MiB: four fit, the others wait until one is done.
+    let (bodies, headers, turn) = (Bodies::default(), axum::http::HeaderMap::new(), Turn::default());
+    // Unannounced, each may become 7 MiB: three fit, the others wait until one is done.
     let mut held = Vec::new();
-    for _ in 0..4 {
-        held.push(bodies.read(&headers, body(), BODY_TIME).await.expect("room"));
+    for _ in 0..3 {
+        held.push(bodies.read(&headers, mebibytes(3), BODY_TIME, &turn).await.expect("room"));
     }
-    let refused = bodies.read(&headers, body(), Duration::from_millis(50)).await.expect_err("no room");
-    assert!(matches!(refused.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::REQUEST_TIMEOUT));
+    let refused = read(&bodies, mebibytes(3), Duration::from_millis(50)).await;
+    assert_eq!(refused, Err(StatusCode::SERVICE_UNAVAILABLE));
+    // A small one needs no room, announced or not.
+    assert_eq!(read(&bodies, Body::from(vec![b' '; 20_000]), BODY_TIME).await, Ok(20_000));
+    let pieces = (0..20).map(|_| Ok::<_, std::io::Error>(Bytes::from_static(b" 1,000 bytes, nearly")));
+    assert_eq!(read(&bodies, Body::from_stream(futures::stream::iter(pieces)), BODY_TIME).await, Ok(400));
     held.pop();
-    assert_eq!(bodies.read(&headers, body(), BODY_TIME).await.expect("room").len(), 3 << 20);
+    assert_eq!(read(&bodies, mebibytes(3), BODY_TIME).await, Ok(3 << 20));
+}
+
+#[tokio::test]
+async fn who_holds_room_and_dawdles_is_given_up_before_the_others_are() {
+    let bodies = Bodies::default();
+    let slow = || {
+        let piece = Bytes::from(vec![b' '; 1 << 20]);
+        Body::from_stream(futures::StreamExt::chain(
+            futures::stream::iter([Ok::<_, std::io::Error>(piece)]),
+            futures::stream::pending(),
+        ))
+    };
+    let dawdling = async {
+        futures::join!(
+            read(&bodies, slow(), BODY_TIME),
+            read(&bodies, slow(), BODY_TIME),
+            read(&bodies, slow(), BODY_TIME)
+        )
+    };
+    let honest = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        read(&bodies, mebibytes(5), Duration::from_secs(5)).await
+    };
+    let (given_up, served) = futures::join!(dawdling, honest);
+    assert_eq!(served, Ok(5 << 20));
+    let late = Err(StatusCode::REQUEST_TIMEOUT);
+    assert_eq!(given_up, (late, late, late));
 }
 
 #[tokio::test]
@@ -407,6 +446,20 @@ async fn a_namespace_that_cannot_be_looked_up_in_time_is_unknown_and_denies_noth
     let answer: Value = serde_json::from_str(&text).expect("an answer");
     assert_eq!(answer.pointer("/response/allowed"), Some(&json!(true)));
     assert_eq!(answer.pointer("/response/auditAnnotations/detail"), Some(&json!("NamespaceUnknown")));
+}
+
+#[tokio::test]
+async fn what_is_no_name_of_a_namespace_is_not_looked_up() {
+    let spec = json!({"match": {"namespaceSelector": {"matchLabels": {"team": "a"}}}});
+    let bench = bench(spec, Namespaces::Hanging);
+    for name in ["../../v1/secrets", "a/b", "a?b", "", "é"] {
+        let mut review = review(&pod("optio-node:latest", "Never"));
+        *review.pointer_mut("/request/namespace").expect("a field") = json!(name);
+        let start = Instant::now();
+        let answer = bench.validate(&review).await;
+        assert!(start.elapsed() < Duration::from_secs(1), "{name}");
+        assert_eq!(answer.pointer("/response/allowed"), Some(&json!(true)), "{name}");
+    }
 }
 
 #[tokio::test]
