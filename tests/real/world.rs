@@ -18,12 +18,6 @@ const NAME: &str = "test";
 /// Set: the cluster stays, and the next run takes it as it is. For whoever writes scenarios.
 const KEEP: &str = "PULLGUARD_TEST_KEEP";
 
-/// How many images at once are an outage, for the controller.
-pub const BRAKE_IMAGES: &str = "PULLGUARD_BRAKE_IMAGES";
-/// Each scenario has bad images of its own: together, within five minutes, they would be an outage, and nothing would be
-/// declared permanent. The demo, and the scenario of an outage, run with the product's own bound.
-pub const NO_BRAKE: &str = "PULLGUARD_BRAKE_IMAGES=500";
-
 /// The cluster, brought up by the first scenario that needs it.
 #[derive(Default)]
 pub struct World {
@@ -49,7 +43,10 @@ impl World {
         let cluster = Cluster::up(&Options::named(NAME))?;
         if nodes_possible() {
             stage::install(&cluster)?;
-            cluster.kubectl_ok(&["set", "env", "deployment/pullguard", "--namespace=pullguard", NO_BRAKE])?;
+            // Each scenario has bad images of its own: together, within five minutes, they would be an outage, and nothing
+            // would be declared permanent. The demo runs with the product's own bounds.
+            let bound = "PULLGUARD_BRAKE_IMAGES=500";
+            cluster.kubectl_ok(&["set", "env", "deployment/pullguard", "--namespace=pullguard", bound])?;
             stage::wait_installed(&cluster)?;
         } else {
             let crds = repository().join("manifests/base/crds.yaml");
