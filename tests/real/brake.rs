@@ -6,11 +6,16 @@ use serde_json::{Value, json};
 use crate::props::{acting, metric};
 use crate::proxy::{Fault, Proxy};
 use crate::stage::{until, wait_installed};
-use crate::world::{BRAKE_IMAGES, NO_BRAKE, Scene, condition, job};
+use crate::world::{Scene, condition, job};
 
 crate::scenarios! {
     NodesAlone: five_images_that_fail_at_one_registry_are_an_outage_and_nothing_is_permanent_until_it_is_over;
 }
+
+/// How many images at once are an outage, for the controller.
+const BRAKE_IMAGES: &str = "PULLGUARD_BRAKE_IMAGES";
+/// As the world has it for all the others: each has bad images of its own, which together would be an outage.
+const NO_BRAKE: &str = "500";
 
 /// The product's own bound, as long as the scenario plays.
 struct Bound<'a>(&'a Scene<'a>);
@@ -31,7 +36,7 @@ impl<'a> Bound<'a> {
 
 impl Drop for Bound<'_> {
     fn drop(&mut self) {
-        if let Err(error) = self.set(NO_BRAKE) {
+        if let Err(error) = self.set(&format!("{BRAKE_IMAGES}={NO_BRAKE}")) {
             eprintln!("the brake's bound was not restored: {error:#}");
         }
     }

@@ -9,8 +9,6 @@ use serde_json::{Value, json};
 
 use crate::stage::until;
 
-/// How many images at once are an outage, for the controller.
-pub const BRAKE_IMAGES: &str = "PULLGUARD_BRAKE_IMAGES";
 /// Each scenario has bad images of its own: together, within five minutes, they would be an outage, and nothing would be
 /// declared permanent. The demo, and the scenario of an outage, run with the product's own bound.
 pub const NO_BRAKE: &str = "PULLGUARD_BRAKE_IMAGES=500";
