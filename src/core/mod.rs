@@ -27,3 +27,6 @@ pub mod selector;
 mod sight;
 pub mod verdict;
 mod want;
+
+#[cfg(test)]
+pub(crate) mod fixtures;
