@@ -146,8 +146,13 @@ fn unlikeness(wanted: &ImageReference, text: &str) -> u8 {
 
 #[cfg(test)]
 mod tests {
-    use crate::core::fixtures::{inventory, judge, never, node, policy};
+    use crate::core::decide::decide;
+    use crate::core::fixtures::{inventory, never, node, now, policies, policy};
+    use crate::core::namespace::NamespaceFacts;
     use crate::core::node::TaintEffect;
+    use crate::core::refusal::NoRefusals;
+    use crate::core::selector::Labels;
+    use crate::core::verdict::{Judged, Question, Subject};
 
     #[test]
     fn of_many_holders_those_are_named_that_lack_the_least() {
@@ -156,7 +161,10 @@ mod tests {
         let tainted =
             node("z").with_image(&[image]).with_label("pool", "gpu").with_taint("gpu", "", TaintEffect::NoSchedule);
         let inventory = inventory(others.chain([tainted]));
-        let verdict = judge(&never("agent:1").selecting("pool", "gpu"), policy("p"), &inventory);
+        let pod = never("agent:1").selecting("pool", "gpu");
+        let namespace = NamespaceFacts { name: pod.namespace.clone(), labels: Some(Labels::new()) };
+        let question = Question { subject: Subject::Pod, pod: &pod, namespace: &namespace, judged: &Judged::Every };
+        let verdict = decide(&question, &policies([policy("p")]), &inventory, &NoRefusals, now());
         let text = &verdict.first().expect("a finding").explanation;
         assert!(
             text.contains("; node z holds it but is tainted gpu:NoSchedule; nodes a0, a1, a2 hold it but"),

@@ -81,10 +81,17 @@ fn make_whole() -> Result<Cluster> {
     Ok(cluster)
 }
 
-/// Nodes without kubelets stay as they are made: nobody taints or judges them.
+/// Nodes without kubelets stay as they are made: nobody taints or judges them. And tolerations may compare numbers, which is
+/// alpha.
 fn make_plane() -> Result<Cluster> {
-    let flags = vec!["--controllers=*,-node-lifecycle-controller".to_owned()];
-    Cluster::up(&Options { nodes: 0, controller_manager_flags: flags, ..Options::named(PLANE) })
+    let numbers = || vec!["--feature-gates=TaintTolerationComparisonOperators=true".to_owned()];
+    Cluster::up(&Options {
+        nodes: 0,
+        api_server_flags: numbers(),
+        controller_manager_flags: vec!["--controllers=*,-node-lifecycle-controller".to_owned()],
+        scheduler_flags: numbers(),
+        ..Options::named(PLANE)
+    })
 }
 
 impl World {

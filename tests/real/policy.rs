@@ -95,7 +95,6 @@ fn wrong_specs() -> Vec<(Value, &'static str, &'static str)> {
         (runtime("keepPods", json!(101)), "spec.runtime.keepPods", "less than or equal to 100"),
         (runtime("denyRecreation", json!("no")), "spec.runtime.denyRecreation", "must be of type boolean"),
         (runtime("expiry", json!("9000h")), "spec.runtime.expiry", "at most 8760h"),
-        (remedy("https://a/b", "Do this."), "spec.remedies[0].image", "no scheme"),
         (remedy("registry.*/b", "Do this."), "spec.remedies[0].image", "no * in its registry host"),
         (remedy("a", ""), "spec.remedies[0].text", "at least 1"),
         (remedy("a", &text(257)), "spec.remedies[0].text", "256"),

@@ -263,7 +263,7 @@ impl Cluster {
             Component::ControllerManager => {
                 ("kube-controller-manager", control_plane::controller_manager(place, options))
             }
-            Component::Scheduler => ("kube-scheduler", control_plane::scheduler(place)),
+            Component::Scheduler => ("kube-scheduler", control_plane::scheduler(place, options)),
             Component::KubeProxy => ("kube-proxy", control_plane::kube_proxy(place, network)?),
             Component::Registry => ("registry", registry::prepare(place, network, registry::PORT)?),
             Component::AuthRegistry => ("registry", registry::prepare(place, network, registry::AUTH_PORT)?),

@@ -94,13 +94,15 @@ pub(crate) fn controller_manager(place: &Place, options: &Options) -> Vec<String
     flags
 }
 
-pub(crate) fn scheduler(place: &Place) -> Vec<String> {
-    vec![
+pub(crate) fn scheduler(place: &Place, options: &Options) -> Vec<String> {
+    let mut flags = vec![
         format!("--kubeconfig={}", place.pki("kube-scheduler.kubeconfig")),
         "--leader-elect=false".into(),
         "--secure-port=0".into(),
         format!("--cert-dir={}", place.pki("")),
-    ]
+    ];
+    flags.extend(options.scheduler_flags.iter().cloned());
+    flags
 }
 
 /// One for both nodes: they share the network namespace whose rules it writes.

@@ -19,6 +19,8 @@ pub struct Options {
     pub api_server_flags: Vec<String>,
     /// Added after our own flags of kube-controller-manager.
     pub controller_manager_flags: Vec<String>,
+    /// Added after our own flags of kube-scheduler.
+    pub scheduler_flags: Vec<String>,
     /// Merged over our KubeletConfiguration of every node, key by key at the top level.
     pub kubelet_config: Value,
 }
@@ -30,6 +32,7 @@ impl Default for Options {
             nodes: Node::ALL.len() as u8,
             api_server_flags: Vec::new(),
             controller_manager_flags: Vec::new(),
+            scheduler_flags: Vec::new(),
             kubelet_config: Value::Object(serde_json::Map::new()),
         }
     }
