@@ -3,11 +3,13 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream as StdStream;
 
+use axum::extract::Request;
 use axum::routing::post;
 use jiff::Timestamp;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use tokio::sync::Notify;
 
 use super::*;
 use crate::shell::certificates::{Keyring, Renewal};
@@ -17,6 +19,8 @@ struct Open {
     serving: Arc<Serving>,
     keyring: Keyring,
     handle: Handle<SocketAddr>,
+    /// A request has come in, at least its head.
+    begun: Arc<Notify>,
     server: tokio::task::JoinHandle<io::Result<()>>,
 }
 
@@ -33,9 +37,17 @@ async fn open() -> Open {
     serving.set(&keyring.certificate, &keyring.key).expect("a certificate");
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
-    let router = Router::new().route("/", post(async |body: axum::body::Bytes| body.len().to_string()));
+    let begun = Arc::new(Notify::new());
+    let count = {
+        let begun = Arc::clone(&begun);
+        move |request: Request| {
+            begun.notify_one();
+            async { axum::body::to_bytes(request.into_body(), 1 << 20).await.expect("a body").len().to_string() }
+        }
+    };
+    let router = Router::new().route("/", post(count));
     let server = tokio::spawn(serve(listener, Arc::clone(&serving), router, handle.clone()));
-    Open { address, serving, keyring, handle, server }
+    Open { address, serving, keyring, handle, begun, server }
 }
 
 fn connect(address: SocketAddr, ca: &str) -> io::Result<Client> {
@@ -138,12 +150,10 @@ async fn connections_that_break_off_or_say_nothing_leave_the_next_one_served() {
 async fn what_is_being_answered_is_answered_before_the_door_closes() {
     let door = open().await;
     let (address, ca) = (door.address, door.keyring.ca.clone());
-    let (sender, receiver) = std::sync::mpsc::channel();
     let client = tokio::task::spawn_blocking(move || {
         let mut client = connect(address, &ca)?;
         write!(client, "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\na")?;
         client.flush()?;
-        sender.send(()).expect("somebody waits");
         std::thread::sleep(Duration::from_millis(300));
         client.write_all(b"bc")?;
         client.flush()?;
@@ -151,7 +161,8 @@ async fn what_is_being_answered_is_answered_before_the_door_closes() {
         let count = client.read(&mut told)?;
         Ok::<_, io::Error>(String::from_utf8_lossy(&told[..count]).into_owned())
     });
-    blocking(move || receiver.recv()).await.expect("half is sent");
+    // Sooner, the connection would be an idle one, which is closed at once.
+    door.begun.notified().await;
     door.handle.graceful_shutdown(Some(Duration::from_secs(5)));
     let told = client.await.expect("no panic").expect("an answer");
     assert!(told.ends_with("\r\n\r\n3"), "{told}");
