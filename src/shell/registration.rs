@@ -210,7 +210,12 @@ impl Registration {
         Err(RegistrationError::Raced)
     }
 
-    async fn trust(&self, keyring: &Keyring, rescue_wanted: Option<bool>, now: Timestamp) -> Result<Trust, RegistrationError> {
+    async fn trust(
+        &self,
+        keyring: &Keyring,
+        rescue_wanted: Option<bool>,
+        now: Timestamp,
+    ) -> Result<Trust, RegistrationError> {
         let configurations: Api<ValidatingWebhookConfiguration> = Api::all(self.client.clone());
         let Some(found) = configurations.get_opt(CONFIGURATION).await? else { return Ok(Trust::Kept) };
         let present = |webhook: &ValidatingWebhook| webhook.client_config.ca_bundle.clone().unwrap_or_default();

@@ -183,11 +183,7 @@ fn send(answer: &Answer<'_>) -> Response {
 
 /// A review whose object is to be judged, or the answer that it has already. Where it can be, the object is decoded on the
 /// way; a patch is made of the pod as it was sent, so for it the pod is left as it is.
-fn open<'a>(
-    half: Half,
-    body: &'a [u8],
-    own_namespace: &str,
-) -> Result<(Envelope<'a>, Option<Decoded>), Box<Response>> {
+fn open<'a>(half: Half, body: &'a [u8], own_namespace: &str) -> Result<(Envelope<'a>, Option<Decoded>), Box<Response>> {
     let parsed = match half {
         Half::Validate => Envelope::parse_decoded(body),
         Half::Mutate => Envelope::parse(body).map(|envelope| (envelope, None)),

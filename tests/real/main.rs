@@ -33,6 +33,7 @@ mod policy;
 mod presence;
 mod props;
 mod proxy;
+mod reader;
 mod recreation;
 mod registry;
 mod rescue;
@@ -86,6 +87,10 @@ macro_rules! scenarios {
 use scenarios;
 
 fn main() -> ExitCode {
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        eprintln!("another provider of cryptography is installed already");
+        return ExitCode::FAILURE;
+    }
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(AT_ONCE);
     let possible = nodes_possible();

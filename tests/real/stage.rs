@@ -9,6 +9,8 @@ use anyhow::{Context, Result, bail, ensure};
 use cluster::Cluster;
 
 const POLL: Duration = Duration::from_millis(300);
+/// What takes long is asked for less often: on a small machine the questions would be most of the work.
+const SLOWEST: Duration = Duration::from_millis(1500);
 
 /// The root of the repository.
 pub fn repository() -> &'static Path {
@@ -30,6 +32,7 @@ fn image() -> Result<PathBuf> {
 /// Asks until there is an answer. An answer that does not come is an error that says what was waited for.
 pub fn until<T>(what: &str, seconds: u64, mut ask: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     let end = Instant::now() + Duration::from_secs(seconds);
+    let mut pause = POLL;
     loop {
         let late = Instant::now() >= end;
         match ask() {
@@ -37,7 +40,10 @@ pub fn until<T>(what: &str, seconds: u64, mut ask: impl FnMut() -> Result<Option
             Ok(None) if late => bail!("waited {seconds} s in vain until {what}"),
             Err(error) if late => return Err(error.context(format!("waited {seconds} s in vain until {what}"))),
             // A question may fail while parts of the cluster come and go.
-            Ok(None) | Err(_) => sleep(POLL),
+            Ok(None) | Err(_) => {
+                sleep(pause);
+                pause = (pause * 5 / 4).min(SLOWEST);
+            }
         }
     }
 }

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use cluster::Cluster;
 use serde_json::{Value, json};
 
+use crate::reader::Reader;
 use crate::stage::until;
 
 /// Each scenario has bad images of its own: together, within five minutes, they would be an outage, and nothing would be
@@ -56,6 +57,7 @@ const SCENE: &str = "test.pullguard.dev/scene";
 pub struct Scene<'a> {
     pub cluster: &'a Cluster,
     pub namespace: String,
+    reader: Reader,
 }
 
 impl Drop for Scene<'_> {
@@ -78,7 +80,7 @@ impl<'a> Scene<'a> {
             let account = cluster.kubectl(&["get", "serviceaccount", "default", "--namespace", &namespace])?;
             Ok(account.status.success().then_some(()))
         })?;
-        Ok(Self { cluster, namespace })
+        Ok(Self { cluster, namespace, reader: Reader::of(cluster)? })
     }
 
     /// An image name that no other scenario has.
@@ -130,11 +132,17 @@ impl<'a> Scene<'a> {
     }
 
     pub fn get(&self, kind: &str, name: &str) -> Result<Value> {
+        if let Some(read) = self.reader.read(kind, &self.namespace, name) {
+            return read;
+        }
         Ok(serde_json::from_str(&self.ok(&["get", kind, name, "-o", "json"])?)?)
     }
 
     pub fn list(&self, kind: &str) -> Result<Vec<Value>> {
-        let list: Value = serde_json::from_str(&self.ok(&["get", kind, "-o", "json"])?)?;
+        let list = match self.reader.read(kind, &self.namespace, "") {
+            Some(read) => read?,
+            None => serde_json::from_str(&self.ok(&["get", kind, "-o", "json"])?)?,
+        };
         Ok(list["items"].as_array().cloned().unwrap_or_default())
     }
 
