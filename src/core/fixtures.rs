@@ -1,31 +1,22 @@
 //! Pods, nodes and policies for tests: valid and plain, changed by builder verbs.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::decide::decide;
-use super::image::{ImageName, ImagePattern, ImageReference, PatternSet};
+use super::image::{ImageName, ImagePattern, PatternSet};
 use super::inventory::{Inventory, InventorySettings};
-use super::namespace::NamespaceFacts;
 use super::node::{NodeFacts, Readiness, Runtime, Taint, TaintEffect, Toleration, TolerationValue};
 use super::pod::{ContainerFacts, ContainerKind, NodeTerm, Placement, PodFacts, PullPolicy};
 use super::policies::Policies;
 use super::policy::{
     Action, Enforcement, ImageLimit, Policy, PresenceRules, PresenceScope, Remedy, Rescue, RuntimeRules,
 };
-use super::refusal::NoRefusals;
 use super::selector::{Labels, Operator, Requirement, Selector};
-use super::verdict::{Judged, Question, Subject, Verdict};
 
 /// Long after all nodes of these tests were created, but for the young ones.
 pub fn now() -> Timestamp {
     Timestamp::from_second(1_000_000).expect("a time")
-}
-
-pub fn later(seconds: i64) -> Timestamp {
-    now() + Duration::from_secs(u64::try_from(seconds).expect("not before"))
 }
 
 pub fn labels(pairs: &[(&str, &str)]) -> Labels {
@@ -38,10 +29,6 @@ pub fn is(key: &str, value: &str) -> Requirement {
 
 pub fn patterns(texts: &[&str]) -> PatternSet {
     PatternSet::new(texts.iter().map(|text| ImagePattern::parse(text).expect("a pattern")))
-}
-
-pub fn reference(text: &str) -> ImageReference {
-    ImageReference::parse(text).expect("a reference")
 }
 
 pub fn name(text: &str) -> ImageName {
@@ -254,15 +241,4 @@ pub fn policies(all: impl IntoIterator<Item = Policy>) -> Policies {
     let mut policies = Policies::default();
     all.into_iter().for_each(|policy| policies.apply(policy));
     policies
-}
-
-pub fn ask(subject: Subject, pod: &PodFacts, policies: &Policies, inventory: &Inventory) -> Verdict {
-    let namespace = NamespaceFacts { name: pod.namespace.clone(), labels: Some(Labels::new()) };
-    let question = Question { subject, pod, namespace: &namespace, judged: &Judged::Every };
-    decide(&question, policies, inventory, &NoRefusals, now())
-}
-
-/// A new pod under one policy.
-pub fn judge(pod: &PodFacts, policy: Policy, inventory: &Inventory) -> Verdict {
-    ask(Subject::Pod, pod, &policies([policy]), inventory)
 }

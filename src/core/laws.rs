@@ -266,7 +266,10 @@ enum Step {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    prop::collection::vec(prop_oneof![3 => a_node().prop_map(Step::Apply), 1 => select(&NODES[..]).prop_map(Step::Remove)], 0..25)
+    prop::collection::vec(
+        prop_oneof![3 => a_node().prop_map(Step::Apply), 1 => select(&NODES[..]).prop_map(Step::Remove)],
+        0..25,
+    )
 }
 
 proptest! {

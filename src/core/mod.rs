@@ -27,3 +27,8 @@ pub mod selector;
 mod sight;
 pub mod verdict;
 mod want;
+
+#[cfg(test)]
+pub(crate) mod fixtures;
+#[cfg(test)]
+mod laws;
