@@ -15,7 +15,6 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::cli::{Certificate, Role, RunArgs};
-use crate::core::policies::Policies;
 use crate::core::runtime::recreation::Recreation;
 use crate::core::selector::Labels;
 use crate::shell::certificates::CHECK;
@@ -181,7 +180,7 @@ fn controller_settings(args: &RunArgs) -> crate::core::runtime::ledger::Settings
 async fn register(registration: Registration, world: Shared) {
     let mut changes = world.changes();
     loop {
-        let wanted = Policies::ask_for_rescue(&world.policies());
+        let wanted = world.rescue_wanted();
         let wait = match registration.round(wanted).await {
             Ok(()) => CHECK,
             Err(error) => {
@@ -189,10 +188,10 @@ async fn register(registration: Registration, world: Shared) {
                 RETRY
             }
         };
-        // A policy that begins to ask for a rescue is not made to wait for the next round.
+        // The first list of policies, or one that begins to ask for a rescue, is not made to wait for the next round.
         let rescue_changes = async {
             while changes.changed().await.is_ok() {
-                if Policies::ask_for_rescue(&world.policies()) != wanted {
+                if world.rescue_wanted() != wanted {
                     return;
                 }
             }

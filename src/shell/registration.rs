@@ -9,13 +9,13 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::admissionregistration::v1::{
-    MutatingWebhook, MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
+    MutatingWebhook, MutatingWebhookConfiguration, ValidatingWebhook, ValidatingWebhookConfiguration,
 };
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::certificates::{CertificateError, Keyring, Renewal, SECRET};
 use super::tls::{Serving, TlsError};
@@ -64,11 +64,12 @@ fn is(error: &kube::Error, code: u16) -> bool {
 }
 
 impl Registration {
-    /// One round: certificate, serving, `caBundle`, and the mutating webhook where a policy asks for a rescue.
+    /// One round: certificate, serving, `caBundle`, and the mutating webhook where a policy asks for a rescue. `None`: it is
+    /// not known whether one does.
     ///
     /// # Errors
     /// What could not be done; the next round tries again.
-    pub async fn round(&self, rescue_wanted: bool) -> Result<(), RegistrationError> {
+    pub async fn round(&self, rescue_wanted: Option<bool>) -> Result<(), RegistrationError> {
         let now = Timestamp::now();
         let keyring = self.keyring(now).await?;
         self.serving.set(&keyring.certificate, &keyring.key)?;
@@ -147,77 +148,176 @@ impl Registration {
         Ok(Some(patched))
     }
 
-    /// The mutating webhook has the exemptions of the validating one, whatever an operator made of them, and goes with it.
     async fn mutating(
         &self,
         validating: &ValidatingWebhookConfiguration,
         bundle: ByteString,
-        wanted: bool,
+        wanted: Option<bool>,
     ) -> Result<(), RegistrationError> {
         let configurations: Api<MutatingWebhookConfiguration> = Api::all(self.client.clone());
         let found = configurations.get_opt(CONFIGURATION).await?;
-        let source = validating.webhooks.iter().flatten().find(|webhook| webhook.name == PODS_WEBHOOK);
-        let Some(source) = source.filter(|_| wanted) else {
-            if found.is_some() {
+        match mutating(found.as_ref(), validating, bundle, wanted) {
+            Step::Leave => {}
+            Step::Remove => {
                 configurations.delete(CONFIGURATION, &DeleteParams::default()).await?;
                 tracing::info!("mutating webhook removed");
             }
-            return Ok(());
-        };
-        let mut client_config = source.client_config.clone();
-        client_config.ca_bundle = Some(bundle);
-        if let Some(service) = &mut client_config.service {
-            service.path = Some("/mutate".to_owned());
-        }
-        let mut rules = source.rules.clone().unwrap_or_default();
-        for rule in &mut rules {
-            // Where a pod goes can be said at its creation only.
-            rule.operations = Some(vec!["CREATE".to_owned()]);
-        }
-        rules.retain(|rule| rule.resources.iter().flatten().any(|resource| resource == "pods"));
-        let webhook = MutatingWebhook {
-            name: "rescue.pullguard.dev".to_owned(),
-            admission_review_versions: source.admission_review_versions.clone(),
-            client_config,
-            failure_policy: Some("Ignore".to_owned()),
-            match_conditions: source.match_conditions.clone(),
-            match_policy: source.match_policy.clone(),
-            namespace_selector: source.namespace_selector.clone(),
-            object_selector: source.object_selector.clone(),
-            reinvocation_policy: Some("IfNeeded".to_owned()),
-            rules: Some(rules),
-            side_effects: "None".to_owned(),
-            timeout_seconds: source.timeout_seconds,
-        };
-        if let Some(found) = &found
-            && found.webhooks.as_deref() == Some(std::slice::from_ref(&webhook))
-        {
-            return Ok(());
-        }
-        let owner = OwnerReference {
-            api_version: "admissionregistration.k8s.io/v1".to_owned(),
-            kind: "ValidatingWebhookConfiguration".to_owned(),
-            name: CONFIGURATION.to_owned(),
-            uid: validating.metadata.uid.clone().unwrap_or_default(),
-            ..OwnerReference::default()
-        };
-        let metadata = ObjectMeta {
-            name: Some(CONFIGURATION.to_owned()),
-            labels: Some([("app.kubernetes.io/name".to_owned(), "pullguard".to_owned())].into()),
-            owner_references: Some(vec![owner]),
-            ..ObjectMeta::default()
-        };
-        let configuration = MutatingWebhookConfiguration { metadata, webhooks: Some(vec![webhook]) };
-        if found.is_some() {
-            let patch = json!({"webhooks": configuration.webhooks});
-            configurations.patch(CONFIGURATION, &PatchParams::default(), &Patch::Merge(patch)).await?;
-        } else {
-            match configurations.create(&PostParams::default(), &configuration).await {
-                Err(error) if !is(&error, 409) => return Err(error.into()),
-                Ok(_) | Err(_) => {}
+            Step::Change(patch) => {
+                configurations.patch(CONFIGURATION, &PatchParams::default(), &Patch::Merge(patch)).await?;
+                tracing::info!("mutating webhook changed");
+            }
+            Step::Create(configuration) => {
+                match configurations.create(&PostParams::default(), &configuration).await {
+                    Err(error) if !is(&error, 409) => return Err(error.into()),
+                    Ok(_) | Err(_) => {}
+                }
+                tracing::info!("mutating webhook registered");
             }
         }
-        tracing::info!("mutating webhook registered");
         Ok(())
+    }
+}
+
+/// What is to be done with the mutating configuration.
+#[derive(Clone, Debug, PartialEq)]
+enum Step {
+    Leave,
+    Remove,
+    /// By a merge patch.
+    Change(Value),
+    Create(Box<MutatingWebhookConfiguration>),
+}
+
+/// The mutating webhook has the exemptions of the validating one, whatever an operator made of them, and goes with it.
+/// While it is not known whether it is `wanted`, it only keeps being trusted.
+fn mutating(
+    found: Option<&MutatingWebhookConfiguration>,
+    validating: &ValidatingWebhookConfiguration,
+    bundle: ByteString,
+    wanted: Option<bool>,
+) -> Step {
+    let source = validating.webhooks.iter().flatten().find(|webhook| webhook.name == PODS_WEBHOOK);
+    let webhooks = match (wanted, found, source) {
+        (None, None, _) | (Some(false), None, _) | (Some(true), None, None) => return Step::Leave,
+        (Some(false), Some(_), _) | (Some(true), Some(_), None) => return Step::Remove,
+        (None, Some(found), _) => {
+            let trusting = found.webhooks.iter().flatten().cloned().map(|mut webhook| {
+                webhook.client_config.ca_bundle = Some(bundle.clone());
+                webhook
+            });
+            trusting.collect()
+        }
+        (Some(true), _, Some(source)) => vec![rescuing(source, bundle)],
+    };
+    match found {
+        Some(found) if found.webhooks.as_deref().unwrap_or_default() == webhooks => Step::Leave,
+        // Fenced: a list is replaced as a whole.
+        Some(found) => Step::Change(json!({
+            "metadata": {"resourceVersion": found.metadata.resource_version}, "webhooks": webhooks
+        })),
+        None => Step::Create(Box::new(configuration(validating, webhooks))),
+    }
+}
+
+fn rescuing(source: &ValidatingWebhook, bundle: ByteString) -> MutatingWebhook {
+    let mut client_config = source.client_config.clone();
+    client_config.ca_bundle = Some(bundle);
+    if let Some(service) = &mut client_config.service {
+        service.path = Some("/mutate".to_owned());
+    }
+    let mut rules = source.rules.clone().unwrap_or_default();
+    for rule in &mut rules {
+        // Where a pod goes can be said at its creation only.
+        rule.operations = Some(vec!["CREATE".to_owned()]);
+    }
+    rules.retain(|rule| rule.resources.iter().flatten().any(|resource| resource == "pods"));
+    MutatingWebhook {
+        name: "rescue.pullguard.dev".to_owned(),
+        admission_review_versions: source.admission_review_versions.clone(),
+        client_config,
+        failure_policy: Some("Ignore".to_owned()),
+        match_conditions: source.match_conditions.clone(),
+        match_policy: source.match_policy.clone(),
+        namespace_selector: source.namespace_selector.clone(),
+        object_selector: source.object_selector.clone(),
+        reinvocation_policy: Some("IfNeeded".to_owned()),
+        rules: Some(rules),
+        side_effects: "None".to_owned(),
+        timeout_seconds: source.timeout_seconds,
+    }
+}
+
+fn configuration(
+    validating: &ValidatingWebhookConfiguration,
+    webhooks: Vec<MutatingWebhook>,
+) -> MutatingWebhookConfiguration {
+    let owner = OwnerReference {
+        api_version: "admissionregistration.k8s.io/v1".to_owned(),
+        kind: "ValidatingWebhookConfiguration".to_owned(),
+        name: CONFIGURATION.to_owned(),
+        uid: validating.metadata.uid.clone().unwrap_or_default(),
+        ..OwnerReference::default()
+    };
+    let metadata = ObjectMeta {
+        name: Some(CONFIGURATION.to_owned()),
+        labels: Some([("app.kubernetes.io/name".to_owned(), "pullguard".to_owned())].into()),
+        owner_references: Some(vec![owner]),
+        ..ObjectMeta::default()
+    };
+    MutatingWebhookConfiguration { metadata, webhooks: Some(webhooks) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn validating() -> ValidatingWebhookConfiguration {
+        serde_json::from_value(json!({"metadata": {"name": CONFIGURATION, "uid": "v"}, "webhooks": [{
+            "name": PODS_WEBHOOK, "admissionReviewVersions": ["v1"], "sideEffects": "NoneOnDryRun",
+            "clientConfig": {"service": {"name": "pullguard", "namespace": "pullguard", "path": "/validate"}},
+            "rules": [
+                {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"], "resources": ["pods"]},
+                {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["UPDATE"], "resources": ["pods/ephemeralcontainers"]},
+            ],
+        }]}))
+        .expect("a configuration")
+    }
+
+    fn bundle(text: &str) -> ByteString {
+        ByteString(text.as_bytes().to_vec())
+    }
+
+    fn registered() -> MutatingWebhookConfiguration {
+        match mutating(None, &validating(), bundle("old"), Some(true)) {
+            Step::Create(configuration) => *configuration,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn it_is_there_while_a_policy_asks_for_it() {
+        let found = registered();
+        let webhook = found.webhooks.as_ref().expect("webhooks").first().expect("one");
+        assert_eq!(webhook.client_config.service.as_ref().and_then(|service| service.path.as_deref()), Some("/mutate"));
+        assert_eq!(webhook.rules.as_ref().map(Vec::len), Some(1), "ephemeral containers go nowhere");
+        assert_eq!(mutating(Some(&found), &validating(), bundle("old"), Some(true)), Step::Leave);
+        assert_eq!(mutating(Some(&found), &validating(), bundle("old"), Some(false)), Step::Remove);
+        assert_eq!(mutating(None, &validating(), bundle("old"), Some(false)), Step::Leave);
+    }
+
+    #[test]
+    fn a_replica_that_has_not_listed_the_policies_takes_nothing_away_and_adds_nothing() {
+        let found = registered();
+        assert_eq!(mutating(Some(&found), &validating(), bundle("old"), None), Step::Leave);
+        assert_eq!(mutating(None, &validating(), bundle("old"), None), Step::Leave);
+    }
+
+    #[test]
+    fn but_it_keeps_the_api_servers_trust() {
+        let Step::Change(patch) = mutating(Some(&registered()), &validating(), bundle("new"), None) else {
+            panic!("no change")
+        };
+        assert_eq!(patch.pointer("/webhooks/0/clientConfig/caBundle"), Some(&json!(bundle("new"))));
+        assert_eq!(patch.pointer("/webhooks/0/name"), Some(&json!("rescue.pullguard.dev")));
     }
 }

@@ -107,6 +107,12 @@ impl<R: Refusals + Default> World<R> {
         self.policies_synced.store(true, Ordering::Release);
     }
 
+    /// What the policies ask of the mutating webhook. `None`: which policies there are is not known yet, and what one of them
+    /// may ask for must not be taken away.
+    pub fn rescue_wanted(&self) -> Option<bool> {
+        self.policies_synced.load(Ordering::Acquire).then(|| self.policies().ask_for_rescue())
+    }
+
     pub fn set_namespace(&self, name: &str, labels: Labels) {
         self.namespaces.write().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), labels);
     }
@@ -144,5 +150,25 @@ impl<R: Refusals + Default> World<R> {
     pub fn rescue(&self, question: &Question<'_>, now: Timestamp) -> Option<Rescued> {
         let policies = self.policies.load();
         self.read_inventory(|inventory| rescue(question, &policies, inventory, now))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::fixtures::policy;
+    use crate::core::policy::Rescue;
+    use crate::core::refusal::NoRefusals;
+
+    #[test]
+    fn nobody_knows_what_is_asked_for_before_the_policies_are_listed() {
+        let world: World<NoRefusals> = World::new(InventorySettings::default());
+        assert_eq!(world.rescue_wanted(), None);
+        world.change_policies(|policies| policies.apply(policy("p").rescuing(Rescue::PinToHolders)));
+        assert_eq!(world.rescue_wanted(), None, "the list is not at its end");
+        world.set_policies_synced();
+        assert_eq!(world.rescue_wanted(), Some(true));
+        world.change_policies(|policies| policies.remove("p"));
+        assert_eq!(world.rescue_wanted(), Some(false));
     }
 }
