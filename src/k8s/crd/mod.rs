@@ -1,6 +1,7 @@
 //! The custom resources, from which `pullguard crds` prints the definitions that `manifests/` holds.
 
 pub mod failure;
+mod pattern;
 pub mod policy;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{

@@ -12,6 +12,8 @@ use kube::core::Duration;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
+use super::pattern::{allowlist, image_pattern, image_patterns};
+
 /// Which container images pods may use, and whether they must be present on the nodes.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
 #[kube(
@@ -46,25 +48,11 @@ pub struct NodeImagePolicySpec {
     /// A pattern without registry host means docker.io; `*` matches within a path segment, `**` any number of segments;
     /// without tag and digest it matches any. `**` alone is every image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 128), inner(length(min = 1, max = 512)))]
-    #[x_kube(
-        validation = Rule::new("self.all(p, p.matches('^[A-Za-z0-9.*_:/@-]+$'))").message("an image pattern holds letters, digits and . _ - / : @, and * as its only wildcard; no blanks, no scheme such as https://"),
-        validation = Rule::new("self.all(p, p == '**' || !p.contains('/') || !p.split('/')[0].contains('*') || !p.split('/')[0].matches('[.:A-Z]'))").message("an image pattern has no * in its registry host: name the host (registry.local/**), or use ** alone for every image"),
-        validation = Rule::new("self.all(p, !p.contains('://') && !p.contains('//') && !p.startsWith('/') && !p.endsWith('/') && !p.endsWith(':') && !p.endsWith('@'))").message("an image pattern is host/path:tag or host/path@digest: no empty path segment, tag or digest, and no scheme"),
-        validation = Rule::new("self.all(p, !p.contains('***') && p.split('@')[0].split('/').all(s, !s.contains('**') || s == '**'))").message("** stands for whole path segments: write team/** or **/app, and * within a segment"),
-        validation = Rule::new("self.all(p, !p.contains('@') || p.matches('^[^@]+@(sha256:[a-f0-9]{64}|sha384:[a-f0-9]{96}|sha512:[a-f0-9]{128})$'))").message("a digest in an image pattern is exact: @sha256: and 64 lower-case hexadecimal digits"),
-    )]
+    #[schemars(schema_with = "allowlist")]
     pub allowed_images: Option<Vec<String>>,
     /// The operator's word that images of these patterns are on every node of the policy, whether the nodes list them or not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 128), inner(length(min = 1, max = 512)))]
-    #[x_kube(
-        validation = Rule::new("self.all(p, p.matches('^[A-Za-z0-9.*_:/@-]+$'))").message("an image pattern holds letters, digits and . _ - / : @, and * as its only wildcard; no blanks, no scheme such as https://"),
-        validation = Rule::new("self.all(p, p == '**' || !p.contains('/') || !p.split('/')[0].contains('*') || !p.split('/')[0].matches('[.:A-Z]'))").message("an image pattern has no * in its registry host: name the host (registry.local/**), or use ** alone for every image"),
-        validation = Rule::new("self.all(p, !p.contains('://') && !p.contains('//') && !p.startsWith('/') && !p.endsWith('/') && !p.endsWith(':') && !p.endsWith('@'))").message("an image pattern is host/path:tag or host/path@digest: no empty path segment, tag or digest, and no scheme"),
-        validation = Rule::new("self.all(p, !p.contains('***') && p.split('@')[0].split('/').all(s, !s.contains('**') || s == '**'))").message("** stands for whole path segments: write team/** or **/app, and * within a segment"),
-        validation = Rule::new("self.all(p, !p.contains('@') || p.matches('^[^@]+@(sha256:[a-f0-9]{64}|sha384:[a-f0-9]{96}|sha512:[a-f0-9]{128})$'))").message("a digest in an image pattern is exact: @sha256: and 64 lower-case hexadecimal digits"),
-    )]
+    #[schemars(schema_with = "image_patterns")]
     pub preloaded_images: Vec<String>,
     /// How many images these nodes' kubelets list (their `nodeStatusMaxImages`); -1: unlimited. A node that lists as many
     /// or more proves no absence.
@@ -375,11 +363,7 @@ fn default_grace() -> Duration {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Remedy {
     /// An image pattern.
-    #[schemars(length(min = 1, max = 512))]
-    #[x_kube(
-        validation = Rule::new("self.matches('^[A-Za-z0-9.*_:/@-]+$')").message("an image pattern holds letters, digits and . _ - / : @, and * as its only wildcard; no blanks, no scheme such as https://"),
-        validation = Rule::new("self == '**' || !self.contains('/') || !self.split('/')[0].contains('*') || !self.split('/')[0].matches('[.:A-Z]')").message("an image pattern has no * in its registry host: name the host (registry.local/**), or use ** alone for every image"),
-    )]
+    #[schemars(schema_with = "image_pattern")]
     pub image: String,
     /// What to do, as a sentence: it ends a denial's message.
     #[schemars(length(min = 1, max = 256))]
