@@ -12,6 +12,8 @@ use super::verdict::{Finding, Verdict};
 /// The API server shortens longer ones, and drops what is beyond 4,096 bytes in all.
 const WARNING: usize = 256;
 const WARNINGS: usize = 16;
+/// What is to be done comes in so many warnings of one finding at most.
+const ADVICE: usize = 3;
 /// `events.k8s.io/v1` refuses a longer note.
 const NOTE: usize = 1024;
 /// A denial becomes an Event of the Job controller and a line on a terminal.
@@ -24,16 +26,20 @@ impl Finding {
         if self.reason == Reason::ImageAbsent {
             push(&mut text, LAG);
         }
-        push(&mut text, &by(&[&self.policy]));
+        push(&mut text, &by(&[&self.policy], WIDE));
         text
     }
 
     fn body(&self) -> String {
         let mut text = self.explanation.to_string();
-        for part in [self.hint.as_deref(), self.remedy.as_deref()].into_iter().flatten() {
-            push(&mut text, &clean(part));
-        }
+        push(&mut text, &self.advice());
         text
+    }
+
+    /// What was probably meant, and what to do.
+    fn advice(&self) -> String {
+        let parts = [self.hint.as_deref(), self.remedy.as_deref()];
+        parts.into_iter().flatten().map(clean).collect::<Vec<_>>().join(" ")
     }
 
     fn says_the_same(&self, other: &Self) -> bool {
@@ -51,10 +57,20 @@ fn push(text: &mut String, part: &str) {
     }
 }
 
-fn by(policies: &[&Arc<str>]) -> String {
-    const NAMED: usize = 5;
-    let named: Vec<&str> = policies.iter().take(NAMED).map(|name| &***name).collect();
-    let more = match policies.len().saturating_sub(NAMED) {
+/// How many policies a text names, and how much of each name.
+#[derive(Clone, Copy)]
+struct Room {
+    policies: usize,
+    bytes: usize,
+}
+
+const WIDE: Room = Room { policies: 5, bytes: 253 };
+const NARROW: Room = Room { policies: 1, bytes: 60 };
+
+fn by(policies: &[&Arc<str>], room: Room) -> String {
+    let named = policies.iter().take(room.policies).map(|name| cut(name.to_string(), room.bytes));
+    let named: Vec<String> = named.collect();
+    let more = match policies.len().saturating_sub(room.policies) {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
@@ -88,7 +104,7 @@ pub fn denial(verdict: &Verdict) -> String {
         if index == last && groups.iter().any(lags) {
             push(&mut text, LAG);
         }
-        push(&mut text, &by(policies));
+        push(&mut text, &by(policies, WIDE));
     }
     if verdict.omitted > 0 {
         push(&mut text, &format!("{} more findings are left out.", verdict.omitted));
@@ -96,23 +112,48 @@ pub fn denial(verdict: &Verdict) -> String {
     cut(text, DENIAL)
 }
 
-/// The warnings that the client sees, each at most 256 bytes.
+/// The warnings that the client sees, each at most 256 bytes. Of a finding that does not fit into one, what to do is a
+/// warning of its own: it is what the reader needs most.
 pub fn warnings(verdict: &Verdict) -> Vec<String> {
     let groups = grouped(verdict, Action::Warn);
-    let more = groups.len().saturating_sub(WARNINGS);
-    let shown = if more == 0 { groups.len() } else { WARNINGS - 1 };
-    let mut warnings: Vec<String> = groups
-        .iter()
-        .take(shown)
-        .map(|(finding, policies)| {
-            // Who and what come first, for the end may be cut off.
-            cut(format!("{} {}: {}", finding.reason, by(policies), finding.body()), WARNING)
-        })
-        .collect();
-    if more > 0 {
-        warnings.push(format!("Pullguard: {} more warnings", groups.len() - shown));
+    let mut warnings = Vec::new();
+    for (index, (finding, policies)) in groups.iter().enumerate() {
+        let said = warning(finding, policies);
+        let rest = groups.len() - index;
+        // Unless it is the last, there must be room to say that there are more.
+        let kept = usize::from(rest > 1);
+        if warnings.len() + said.len() + kept > WARNINGS {
+            warnings.push(format!("Pullguard: {rest} more warnings"));
+            break;
+        }
+        warnings.extend(said);
     }
     warnings
+}
+
+fn warning(finding: &Finding, policies: &[&Arc<str>]) -> Vec<String> {
+    // Who and what come first, for the end may be cut off.
+    let head = format!("{} {}:", finding.reason, by(policies, NARROW));
+    let whole = format!("{head} {}", finding.body());
+    if whole.len() <= WARNING {
+        return vec![whole];
+    }
+    let mut said = vec![cut(format!("{head} {}", finding.explanation), WARNING)];
+    said.extend(wrapped(&format!("{}:", finding.reason), &finding.advice()));
+    said
+}
+
+/// A text in warnings that each begin with the same head, broken between words.
+fn wrapped(head: &str, text: &str) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_ascii_whitespace() {
+        let last_line = lines.len() == ADVICE;
+        match lines.last_mut() {
+            Some(line) if last_line || line.len() + 1 + word.len() <= WARNING => push(line, word),
+            Some(_) | None => lines.push(format!("{head} {word}")),
+        }
+    }
+    lines.into_iter().map(|line| cut(line, WARNING)).collect()
 }
 
 /// The note of an Event about a finding, at most 1 kB. What the client hears nothing of is marked.
@@ -120,4 +161,74 @@ pub fn note(finding: &Finding) -> String {
     let silenced = finding.action == Action::Allow && finding.would_be > Action::Allow;
     let audit = if silenced { "(audit) " } else { "" };
     cut(format!("{audit}{}", finding.message()), NOTE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::reason::Detail;
+    use super::*;
+
+    const REMEDY: &str = "Run ./images/build.sh node to build it.";
+
+    fn finding(policy: &str, explanation: &str, remedy: &str) -> Finding {
+        Finding {
+            policy: policy.into(),
+            containers: [].into(),
+            image: "optio-node:latest".into(),
+            reason: Reason::ImageAbsent,
+            detail: Some(Detail::MayScaleUp),
+            action: Action::Warn,
+            would_be: Action::Deny,
+            explanation: explanation.into(),
+            hint: None,
+            remedy: Some(remedy.to_owned().into()),
+        }
+    }
+
+    fn said(findings: Vec<Finding>) -> Vec<String> {
+        let warnings = warnings(&Verdict { findings, omitted: 0, matched_policies: Vec::new() });
+        assert!(warnings.len() <= WARNINGS && warnings.iter().all(|warning| warning.len() <= WARNING), "{warnings:?}");
+        warnings
+    }
+
+    #[test]
+    fn what_fits_is_one_warning() {
+        let warnings = said(vec![finding("agents", "image \"a\" is on none of the 3 nodes.", REMEDY)]);
+        assert_eq!(warnings, [format!("ImageAbsent (policy agents): image \"a\" is on none of the 3 nodes. {REMEDY}")]);
+    }
+
+    #[test]
+    fn what_to_do_is_never_what_is_cut_off() {
+        let explanation = "image \"optio-node:latest\" (docker.io/library/optio-node:latest) is on none of the 3 nodes that this pod \
+            could run on, and imagePullPolicy is Never: 3 do not list it; node d holds it but is tainted gpu=true:NoSchedule.";
+        let warnings = said(vec![finding("agents", explanation, REMEDY)]);
+        assert_eq!(warnings.len(), 2);
+        assert!(warnings[0].starts_with("ImageAbsent (policy agents): image"), "{}", warnings[0]);
+        assert_eq!(warnings[1], format!("ImageAbsent: {REMEDY}"));
+        // As long as a policy may make it.
+        let remedy = "Ask the build team. ".repeat(13).trim_end().to_owned();
+        assert!(remedy.len() > 250);
+        let warnings = said(vec![finding("agents", explanation, &remedy)]);
+        let words: Vec<&str> = warnings.iter().skip(1).filter_map(|line| line.strip_prefix("ImageAbsent: ")).collect();
+        assert_eq!(words.join(" "), remedy);
+    }
+
+    #[test]
+    fn of_many_policies_one_is_named_and_of_a_long_name_enough() {
+        let name = "a-policy-with-a-name-".repeat(12);
+        let all = (0..7).map(|n| finding(&format!("{n}{name}"), "image \"a\" is on no node.", REMEDY)).collect();
+        let warnings = said(all);
+        assert_eq!(warnings.len(), 1);
+        assert!(warnings[0].contains("and 6 more") && warnings[0].ends_with(REMEDY), "{}", warnings[0]);
+    }
+
+    #[test]
+    fn beyond_sixteen_the_last_says_how_many_there_are() {
+        let all: Vec<Finding> = (0..40).map(|n| finding("p", &format!("{n}{}", "x".repeat(250)), REMEDY)).collect();
+        let warnings = said(all.clone());
+        // Two each: seven of them fit, and the word on the other 33.
+        assert_eq!(warnings.last().map(String::as_str), Some("Pullguard: 33 more warnings"));
+        let short = (0..16).map(|n| finding("p", &format!("{n}."), REMEDY)).collect();
+        assert_eq!(said(short).len(), 16);
+    }
 }
