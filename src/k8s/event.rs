@@ -48,6 +48,8 @@ pub struct Notice {
     pub regarding: ObjectRef,
     pub related: Option<ObjectRef>,
     pub note: String,
+    /// What it is about beside the object: the image of a finding. Empty where the note says it all.
+    pub image: String,
     /// `Some`: the Event is named by it, so that telling it again creates no twin.
     pub key: Option<String>,
 }
@@ -63,6 +65,7 @@ impl From<EventDraft> for Notice {
             regarding: draft.regarding,
             related: draft.related,
             note: draft.note,
+            image: String::new(),
             key: Some(draft.key),
         }
     }
@@ -116,6 +119,7 @@ impl Notice {
                 uid: policy.uid.clone(),
             }),
             note,
+            image: finding.image.to_string(),
             key: None,
         })
     }
@@ -239,6 +243,7 @@ mod tests {
             regarding,
             related: None,
             note: note.into(),
+            image: String::new(),
             key: key.map(str::to_owned),
         }
     }

@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::metrics::{Metrics, Telling};
-use crate::k8s::event::{Notice, body};
+use crate::k8s::event::{Notice, Reporter, body};
 
 /// Some 2 KiB each. More at once than the API server writes in a minute is nobody's reading.
 const QUEUE: usize = 1024;
@@ -28,6 +28,12 @@ const WRITERS: usize = 4;
 const SAME: Duration = Duration::from_secs(60);
 /// How many notices are remembered to know the same again; beyond, the oldest half is forgotten and may be told twice.
 const REMEMBERED: usize = 4096;
+/// What the webhook tells of one namespace at once, and one more after each [`DRIP`]: whoever has a Deployment of ten
+/// thousand pods refused reads the first few, and the numbers are in the metrics.
+const BURST: u32 = 25;
+const DRIP: Duration = Duration::from_secs(1);
+/// Namespaces of which something was told of late; beyond, nothing is told of another until some are quiet.
+const NAMESPACES: usize = 4096;
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The door: cheap to clone, never blocks.
@@ -98,32 +104,70 @@ async fn write(client: &Client, notice: Notice, instance: &str, metrics: &Metric
 
 /// What was told of late.
 #[derive(Debug, Default)]
-struct Told(BTreeMap<[u8; 16], Instant>);
+struct Told {
+    notices: BTreeMap<[u8; 16], Instant>,
+    /// Until when a namespace has spent what drips.
+    spent: BTreeMap<String, Instant>,
+}
 
 impl Told {
     fn is_new(&mut self, notice: &Notice, now: Instant) -> bool {
         let digest = digest(notice);
-        if self.0.get(&digest).is_some_and(|at| now.duration_since(*at) < SAME) {
+        if self.notices.get(&digest).is_some_and(|at| now.duration_since(*at) < SAME) {
             return false;
         }
-        if self.0.len() >= REMEMBERED {
-            self.0.retain(|_, at| now.duration_since(*at) < SAME);
+        match notice.reporter {
+            // A person who has a thousand pods refused must not fill the cluster's store of Events.
+            Reporter::Webhook if !self.may_spend(&notice.namespace, now) => return false,
+            // Its acts have caps of their own, and each of them is told.
+            Reporter::Webhook | Reporter::Controller => {}
         }
-        if self.0.len() >= REMEMBERED {
-            let mut times: Vec<Instant> = self.0.values().copied().collect();
+        self.remember(digest, now);
+        true
+    }
+
+    /// A bucket of [`BURST`] for each namespace, kept as the time at which it is full again.
+    fn may_spend(&mut self, namespace: &str, now: Instant) -> bool {
+        if self.spent.len() >= NAMESPACES && !self.spent.contains_key(namespace) {
+            self.spent.retain(|_, full| *full > now);
+            if self.spent.len() >= NAMESPACES {
+                return false;
+            }
+        }
+        let full = self.spent.get(namespace).map_or(now, |full| (*full).max(now));
+        if full.duration_since(now) > DRIP * (BURST - 1) {
+            return false;
+        }
+        self.spent.insert(namespace.to_owned(), full + DRIP);
+        true
+    }
+
+    fn remember(&mut self, digest: [u8; 16], now: Instant) {
+        if self.notices.len() >= REMEMBERED {
+            self.notices.retain(|_, at| now.duration_since(*at) < SAME);
+        }
+        if self.notices.len() >= REMEMBERED {
+            let mut times: Vec<Instant> = self.notices.values().copied().collect();
             let middle = times.len() / 2;
             let (_, median, _) = times.select_nth_unstable(middle);
             let median = *median;
-            self.0.retain(|_, at| *at > median);
+            self.notices.retain(|_, at| *at > median);
         }
-        self.0.insert(digest, now);
-        true
+        self.notices.insert(digest, now);
     }
 }
 
+/// What makes two notices the same. Of the webhook's not the note: the pods of a DaemonSet differ in their only candidate
+/// node, and are one trouble.
 fn digest(notice: &Notice) -> [u8; 16] {
     let mut hash = Sha256::new();
     let regarding = &notice.regarding;
+    let subject = match notice.reporter {
+        Reporter::Webhook => {
+            [notice.image.as_str(), notice.related.as_ref().map_or("", |related| related.name.as_str())]
+        }
+        Reporter::Controller => [notice.note.as_str(), notice.key.as_deref().unwrap_or_default()],
+    };
     let parts = [
         notice.reporter.as_str(),
         &notice.namespace,
@@ -132,10 +176,8 @@ fn digest(notice: &Notice) -> [u8; 16] {
         &regarding.uid,
         notice.reason.as_str(),
         notice.action,
-        &notice.note,
-        notice.key.as_deref().unwrap_or_default(),
     ];
-    for part in parts {
+    for part in parts.into_iter().chain(subject) {
         hash.update(part.as_bytes());
         hash.update([0]);
     }
@@ -155,8 +197,8 @@ mod tests {
 
     fn notice(name: &str, note: &str) -> Notice {
         let regarding = ObjectRef {
-            api_version: "v1".into(),
-            kind: "Pod".into(),
+            api_version: "apps/v1".into(),
+            kind: "DaemonSet".into(),
             namespace: "default".into(),
             name: name.into(),
             uid: String::new(),
@@ -170,25 +212,65 @@ mod tests {
             regarding,
             related: None,
             note: note.into(),
+            image: "agent:1".into(),
             key: None,
         }
     }
 
+    fn of_controller(note: &str) -> Notice {
+        Notice { reporter: Reporter::Controller, ..notice("a", note) }
+    }
+
     #[test]
-    fn the_same_is_told_once_a_minute_and_another_note_at_once() {
+    fn the_pods_of_a_daemonset_are_told_of_once_a_minute_whichever_nodes_they_are_for() {
         let (mut told, start) = (Told::default(), Instant::now());
-        assert!(told.is_new(&notice("a", "x"), start));
-        assert!(!told.is_new(&notice("a", "x"), start + Duration::from_secs(59)));
-        assert!(told.is_new(&notice("a", "y"), start));
-        assert!(told.is_new(&notice("a", "x"), start + SAME));
+        let new = (0..5_000).filter(|node| told.is_new(&notice("a", &format!("node-{node}")), start)).count();
+        assert_eq!(new, 1);
+        let another_image = Notice { image: "agent:2".into(), ..notice("a", "node-1") };
+        assert!(told.is_new(&another_image, start));
+        assert!(!told.is_new(&notice("a", "node-1"), start + Duration::from_secs(59)));
+        assert!(told.is_new(&notice("a", "node-1"), start + SAME));
+    }
+
+    #[test]
+    fn two_notes_of_the_controller_are_two() {
+        let (mut told, start) = (Told::default(), Instant::now());
+        assert!(told.is_new(&of_controller("x"), start));
+        assert!(told.is_new(&of_controller("y"), start));
+        assert!(!told.is_new(&of_controller("x"), start));
+    }
+
+    #[test]
+    fn of_one_namespace_twenty_five_are_told_at_once_and_then_one_a_second() {
+        let (mut told, start) = (Told::default(), Instant::now());
+        let mut tell = |from: usize, at: Instant| {
+            (from..from + 1_000).filter(|number| told.is_new(&notice(&number.to_string(), "x"), at)).count()
+        };
+        assert_eq!(tell(0, start), 25);
+        assert_eq!(tell(1_000, start), 0);
+        assert_eq!(tell(2_000, start + Duration::from_secs(3)), 3);
+        assert_eq!(tell(3_000, start + Duration::from_secs(3_600)), 25);
+        let elsewhere = Notice { namespace: "other".into(), ..notice("a", "x") };
+        assert!(told.is_new(&elsewhere, start), "another namespace has its own");
+    }
+
+    #[test]
+    fn what_was_not_told_for_want_of_room_is_told_when_there_is_some() {
+        let (mut told, start) = (Told::default(), Instant::now());
+        for number in 0..30 {
+            told.is_new(&notice(&number.to_string(), "x"), start);
+        }
+        assert!(told.is_new(&notice("29", "x"), start + Duration::from_secs(1)));
     }
 
     #[test]
     fn what_is_remembered_is_bounded() {
         let (mut told, start) = (Told::default(), Instant::now());
         for number in 0..20_000_u64 {
-            told.is_new(&notice(&number.to_string(), "x"), start + Duration::from_micros(number));
-            assert!(told.0.len() <= REMEMBERED);
+            let at = start + Duration::from_micros(number);
+            told.is_new(&of_controller(&number.to_string()), at);
+            told.is_new(&Notice { namespace: number.to_string(), ..notice("a", "x") }, at);
+            assert!(told.notices.len() <= REMEMBERED && told.spent.len() <= NAMESPACES);
         }
     }
 

@@ -90,7 +90,7 @@ struct Told {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Telling {
     Created,
-    /// The same was told within the last minute, or is in the cluster already.
+    /// The same was told within the last minute or is in the cluster already, or its namespace has been told of enough.
     Coalesced,
     /// The queue was full.
     Dropped,
