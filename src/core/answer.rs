@@ -179,6 +179,7 @@ mod tests {
             detail: Some(Detail::MayScaleUp),
             action: Action::Warn,
             would_be: Action::Deny,
+            unaudited: Action::Warn,
             explanation: explanation.into(),
             hint: None,
             remedy: Some(remedy.to_owned().into()),

@@ -248,9 +248,8 @@ impl<'a> Deliberation<'a> {
             remedy: Some(Cow::Owned(refusal.remedy)),
         };
         let audited = all.iter().any(|policy| policy.runtime.enforcement == RuntimeEnforcement::Audit);
-        let cap = if audited { Action::Allow } else { Action::Deny };
         let index = self.wants.iter().position(|want| want.written == refusal.image);
-        self.find_capped(strictest, index, draft, cap);
+        self.find_audited(strictest, index, draft, audited);
     }
 
     fn remedy_for(&self, policy: &Policy, index: usize, ours: Option<&'static str>) -> Option<Cow<'static, str>> {
@@ -260,24 +259,37 @@ impl<'a> Deliberation<'a> {
     }
 
     fn find(&mut self, entry: &Entry, index: Option<usize>, draft: Draft) {
-        self.find_capped(entry, index, draft, Action::Deny);
+        self.find_audited(entry, index, draft, false);
     }
 
-    fn find_capped(&mut self, entry: &Entry, index: Option<usize>, draft: Draft, cap: Action) {
+    /// `audited`: something besides the policy's own enforcement says Audit.
+    fn find_audited(&mut self, entry: &Entry, index: Option<usize>, draft: Draft, audited: bool) {
         let policy = &*entry.policy;
-        let by_enforcement = match policy.enforcement {
-            Enforcement::Enforce => Action::Deny,
-            Enforcement::Warn => Action::Warn,
-            Enforcement::Audit => Action::Allow,
+        let (by_enforcement, audited) = match policy.enforcement {
+            Enforcement::Enforce => (Action::Deny, audited),
+            Enforcement::Warn => (Action::Warn, audited),
+            Enforcement::Audit => (Action::Deny, true),
         };
         let by_kind = if self.question.subject.is_template() { policy.templates } else { Action::Deny };
         let shared = index.and_then(|index| self.wants.get_mut(index)).map(Want::shared);
         let (image, containers) = shared.unwrap_or_else(|| ("".into(), [].into()));
         let Draft { reason, detail, would_be, explanation, hint, remedy } = draft;
-        let action = would_be.min(by_enforcement).min(by_kind).min(cap);
+        let unaudited = would_be.min(by_enforcement).min(by_kind);
+        let action = if audited { Action::Allow } else { unaudited };
         let policy = Arc::clone(&entry.name);
-        let finding =
-            Finding { policy, containers, image, reason, detail, action, would_be, explanation, hint, remedy };
+        let finding = Finding {
+            policy,
+            containers,
+            image,
+            reason,
+            detail,
+            action,
+            would_be,
+            unaudited,
+            explanation,
+            hint,
+            remedy,
+        };
         self.verdict.findings.push(finding);
         if self.verdict.findings.len() > 8 * Verdict::MAX_FINDINGS {
             settle(&mut self.verdict);

@@ -337,14 +337,14 @@ proptest! {
         prop_assert!(verdict.findings.is_sorted_by(|a, b| a.action >= b.action));
         for finding in &verdict.findings {
             let policy = policies.get(&finding.policy).expect("a policy");
-            prop_assert!(finding.action <= finding.would_be);
+            prop_assert!(finding.action <= finding.unaudited && finding.unaudited <= finding.would_be);
             match policy.enforcement {
                 Enforcement::Audit => prop_assert_eq!(finding.action, Action::Allow),
-                Enforcement::Warn => prop_assert!(finding.action <= Action::Warn),
-                Enforcement::Enforce => {}
+                Enforcement::Warn => prop_assert!(finding.unaudited <= Action::Warn && !finding.is_would_have()),
+                Enforcement::Enforce => prop_assert!(!finding.is_would_have()),
             }
             if subject.is_template() {
-                prop_assert!(finding.action <= policy.templates);
+                prop_assert!(finding.unaudited <= policy.templates);
             }
             let message = finding.message();
             prop_assert!(!message.chars().any(char::is_control), "{message}");

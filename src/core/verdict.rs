@@ -90,12 +90,21 @@ pub struct Finding {
     pub action: Action,
     /// Before them.
     pub would_be: Action,
+    /// As `action`, had no policy said Audit: where it is stricter, this is what would have been done.
+    pub unaudited: Action,
     /// What was found, in whole sentences, without hint, remedy and policy. Several policies share one text.
     pub explanation: Arc<str>,
     /// "Did you mean ...?", where something near is known.
     pub hint: Option<Arc<str>>,
     /// What to do: the operator's own words, or ours.
     pub remedy: Option<Cow<'static, str>>,
+}
+
+impl Finding {
+    /// Only Audit keeps it from being done.
+    pub fn is_would_have(&self) -> bool {
+        self.unaudited > self.action
+    }
 }
 
 /// The answer: what all matching policies found. It is a value: equal questions have equal verdicts.

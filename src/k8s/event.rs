@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::question::Inquiry;
 use crate::core::policies::Policies;
-use crate::core::policy::{Action, Enforcement};
+use crate::core::policy::Action;
 use crate::core::reason::Reason;
 use crate::core::runtime::effect::{EventDraft, EventType, ObjectRef};
 use crate::core::verdict::Verdict;
@@ -89,15 +89,14 @@ impl Notice {
     ) -> Option<Self> {
         let finding = verdict.first()?;
         let policy = policies.get(&finding.policy);
-        let audit = policy.is_some_and(|policy| policy.enforcement == Enforcement::Audit);
-        let (event_type, action) = match (finding.action, finding.would_be) {
+        let (event_type, action) = match (finding.action, finding.unaudited) {
             (Action::Deny, _) => (EventType::Warning, "Deny"),
             (Action::Warn, _) => (EventType::Warning, "Warn"),
-            (Action::Allow, Action::Deny) if audit => (EventType::Warning, "WouldDeny"),
-            (Action::Allow, Action::Warn) if audit => (EventType::Normal, "WouldWarn"),
-            (Action::Allow, _) => return None,
+            (Action::Allow, Action::Deny) => (EventType::Warning, "WouldDeny"),
+            (Action::Allow, Action::Warn) => (EventType::Normal, "WouldWarn"),
+            (Action::Allow, Action::Allow) => return None,
         };
-        let mark = if finding.action == Action::Allow { AUDIT_MARK } else { "" };
+        let mark = if finding.is_would_have() { AUDIT_MARK } else { "" };
         let remedy = finding.remedy.as_deref().map(|remedy| format!(" {remedy}")).unwrap_or_default();
         let more = match verdict.findings.len() - 1 + verdict.omitted {
             0 => String::new(),
@@ -224,7 +223,18 @@ fn short_hash(parts: &[&str]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::core::cause::FailureClass;
+    use crate::core::decide::decide;
+    use crate::core::fixtures;
+    use crate::core::namespace::NamespaceFacts;
+    use crate::core::pod::PodFacts;
+    use crate::core::policy::{Enforcement, Policy, RuntimeEnforcement};
+    use crate::core::refusal::{NoRefusals, Refusal, Refusals};
+    use crate::core::selector::Labels;
+    use crate::k8s::question::{Operation, Submitted};
 
     fn notice(name: &str, note: &str, key: Option<&str>) -> Notice {
         let regarding = ObjectRef {
@@ -250,6 +260,88 @@ mod tests {
 
     fn name(event: &Event) -> &str {
         event.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    /// What is told of an object that is being created, in a cluster whose one node holds nothing of it.
+    fn told(
+        group: &str,
+        kind: &str,
+        object: &serde_json::Value,
+        all: Vec<Policy>,
+        refusals: &impl Refusals,
+    ) -> Vec<Notice> {
+        let (policies, json) = (fixtures::policies(all), object.to_string());
+        let submitted = Submitted {
+            group,
+            kind,
+            subresource: "",
+            operation: Operation::Create,
+            namespace: "apps",
+            object: &json,
+            old_object: None,
+        };
+        let inquiry = submitted.inquire("pullguard").expect("json").expect("judged");
+        let namespace = NamespaceFacts { name: "apps".into(), labels: Some(Labels::new()) };
+        let inventory = fixtures::inventory([fixtures::node("a")]);
+        let verdict = decide(&inquiry.question(&namespace), &policies, &inventory, refusals, fixtures::now());
+        Notice::decision(&inquiry, "v1", kind, &verdict, &policies).into_iter().collect()
+    }
+
+    fn spec() -> serde_json::Value {
+        json!({"containers": [{"name": "main", "image": "agent:1", "imagePullPolicy": "Never"}]})
+    }
+
+    fn of_pod(all: Vec<Policy>) -> Vec<Notice> {
+        told("", "Pod", &json!({"metadata": {"name": "p"}, "spec": spec()}), all, &NoRefusals)
+    }
+
+    fn of_deployment(all: Vec<Policy>) -> Vec<Notice> {
+        let object = json!({"metadata": {"name": "d"}, "spec": {"template": {"spec": spec()}}});
+        told("apps", "Deployment", &object, all, &NoRefusals)
+    }
+
+    fn actions(notices: &[Notice]) -> Vec<&str> {
+        notices.iter().map(|notice| notice.action).collect()
+    }
+
+    fn auditing(templates: Action) -> Policy {
+        Policy { templates, ..fixtures::policy("audits").enforcing(Enforcement::Audit) }
+    }
+
+    #[test]
+    fn audit_tells_what_would_have_been_done_and_not_more() {
+        let notices = of_pod(vec![auditing(Action::Warn)]);
+        assert_eq!(actions(&notices), ["WouldDeny"]);
+        assert!(notices.iter().all(|notice| notice.note.starts_with(AUDIT_MARK)));
+        assert_eq!(actions(&of_deployment(vec![auditing(Action::Deny)])), ["WouldDeny"]);
+        assert_eq!(actions(&of_deployment(vec![auditing(Action::Warn)])), ["WouldWarn"]);
+        assert_eq!(actions(&of_deployment(vec![auditing(Action::Allow)])), [""; 0]);
+    }
+
+    /// Every pod is one more of a failed task.
+    struct AllFailed;
+
+    impl Refusals for AllFailed {
+        fn refusal(&self, _: &PodFacts, _: &[&Policy], _: Timestamp) -> Option<Refusal> {
+            Some(Refusal {
+                class: FailureClass::NeverPull,
+                image: "agent:1".into(),
+                message: "it is not there".into(),
+                remedy: "Build it.".into(),
+                record: "r".into(),
+            })
+        }
+    }
+
+    #[test]
+    fn what_runtime_audit_spares_a_pod_is_told_too() {
+        let mut policy = fixtures::policy("agents").preloading(&["agent"]);
+        let pod = json!({"metadata": {"name": "p"}, "spec": spec()});
+        let notices = told("", "Pod", &pod, vec![policy.clone()], &AllFailed);
+        assert_eq!(actions(&notices), ["WouldDeny"]);
+        assert!(notices.iter().all(|notice| notice.reason == Reason::TaskPermanentlyFailed));
+        policy.runtime.enforcement = RuntimeEnforcement::Enforce;
+        assert_eq!(actions(&told("", "Pod", &pod, vec![policy], &AllFailed)), ["Deny"]);
     }
 
     #[test]

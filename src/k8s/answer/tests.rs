@@ -28,6 +28,7 @@ fn finding(action: Action, policy: &str) -> Finding {
         detail: Some(Detail::NoNodeHoldsAll),
         action,
         would_be: Action::Deny,
+        unaudited: Action::Deny,
         explanation: "image \"optio-node:latest\" is on none of 2 nodes.".into(),
         hint: None,
         remedy: Some("Run ./images/build.sh node to build it.".into()),
