@@ -121,6 +121,8 @@ pub struct Verdict {
 impl Verdict {
     /// A pod of a thousand broken images under a hundred policies must not become an answer of 50 MB.
     pub const MAX_FINDINGS: usize = 256;
+    /// Each is an Event.
+    pub const MAX_TOLD: usize = 5;
 
     /// The strictest action of all findings: `Allow` if there are none.
     pub fn action(&self) -> Action {
@@ -135,6 +137,29 @@ impl Verdict {
     /// The finding that speaks for the verdict.
     pub fn first(&self) -> Option<&Finding> {
         self.findings.first()
+    }
+
+    /// What is told of: the finding that speaks for the verdict, if the client hears of it, and of each policy that only
+    /// audits the first of what it would have done, or a trial of one policy would be silenced by another. At most
+    /// [`Verdict::MAX_TOLD`].
+    pub fn told(&self) -> impl Iterator<Item = &Finding> {
+        let heard = self.first().filter(|finding| finding.action > Action::Allow);
+        let mut policies = BTreeSet::new();
+        let would_have = self.findings.iter().filter(|finding| finding.is_would_have());
+        let first_of_each = would_have.filter(move |finding| policies.insert(&*finding.policy));
+        heard.into_iter().chain(first_of_each).take(Self::MAX_TOLD)
+    }
+
+    /// How many findings the one that is told of stands for, beside itself.
+    pub fn more_like(&self, told: &Finding) -> usize {
+        let alike = self.findings.iter().filter(|finding| {
+            if told.is_would_have() {
+                finding.is_would_have() && finding.policy == told.policy
+            } else {
+                finding.action > Action::Allow
+            }
+        });
+        alike.count().saturating_sub(1)
     }
 
     /// Those that have a given action.

@@ -14,7 +14,7 @@ use crate::core::policies::Policies;
 use crate::core::policy::Action;
 use crate::core::reason::Reason;
 use crate::core::runtime::effect::{EventDraft, EventType, ObjectRef};
-use crate::core::verdict::Verdict;
+use crate::core::verdict::{Finding, Verdict};
 
 const NOTE_LIMIT: usize = 1024;
 const NAME_LIMIT: usize = 253;
@@ -75,8 +75,7 @@ impl From<EventDraft> for Notice {
 pub const AUDIT_MARK: &str = "(audit) ";
 
 impl Notice {
-    /// The Event of a decision at admission; `None` where there is nothing to tell: no finding, or only such as the policy
-    /// itself lets pass in silence.
+    /// The Event of one finding of a verdict at admission; which are told of is the verdict's to say.
     ///
     /// It regards the controlling owner: a person looks there, and the pod never comes to be. `api_version` and `kind` are
     /// those of the object under review.
@@ -85,25 +84,25 @@ impl Notice {
         api_version: &str,
         kind: &str,
         verdict: &Verdict,
+        finding: &Finding,
         policies: &Policies,
-    ) -> Option<Self> {
-        let finding = verdict.first()?;
+    ) -> Self {
         let policy = policies.get(&finding.policy);
         let (event_type, action) = match (finding.action, finding.unaudited) {
             (Action::Deny, _) => (EventType::Warning, "Deny"),
             (Action::Warn, _) => (EventType::Warning, "Warn"),
             (Action::Allow, Action::Deny) => (EventType::Warning, "WouldDeny"),
             (Action::Allow, Action::Warn) => (EventType::Normal, "WouldWarn"),
-            (Action::Allow, Action::Allow) => return None,
+            (Action::Allow, Action::Allow) => (EventType::Normal, "Allow"),
         };
         let mark = if finding.is_would_have() { AUDIT_MARK } else { "" };
         let remedy = finding.remedy.as_deref().map(|remedy| format!(" {remedy}")).unwrap_or_default();
-        let more = match verdict.findings.len() - 1 + verdict.omitted {
+        let more = match verdict.more_like(finding) {
             0 => String::new(),
             more => format!(" ({more} more)"),
         };
         let note = format!("{mark}{}{remedy} [policy {}]{more}", finding.explanation, finding.policy);
-        Some(Self {
+        Self {
             reporter: Reporter::Webhook,
             namespace: inquiry.pod.namespace.clone(),
             event_type,
@@ -120,7 +119,7 @@ impl Notice {
             note,
             image: finding.image.to_string(),
             key: None,
-        })
+        }
     }
 }
 
@@ -284,7 +283,7 @@ mod tests {
         let namespace = NamespaceFacts { name: "apps".into(), labels: Some(Labels::new()) };
         let inventory = fixtures::inventory([fixtures::node("a")]);
         let verdict = decide(&inquiry.question(&namespace), &policies, &inventory, refusals, fixtures::now());
-        Notice::decision(&inquiry, "v1", kind, &verdict, &policies).into_iter().collect()
+        verdict.told().map(|finding| Notice::decision(&inquiry, "v1", kind, &verdict, finding, &policies)).collect()
     }
 
     fn spec() -> serde_json::Value {
@@ -316,6 +315,20 @@ mod tests {
         assert_eq!(actions(&of_deployment(vec![auditing(Action::Deny)])), ["WouldDeny"]);
         assert_eq!(actions(&of_deployment(vec![auditing(Action::Warn)])), ["WouldWarn"]);
         assert_eq!(actions(&of_deployment(vec![auditing(Action::Allow)])), [""; 0]);
+    }
+
+    #[test]
+    fn a_policy_on_trial_is_not_silenced_by_one_that_denies() {
+        let mut all = vec![fixtures::policy("enforces")];
+        all.extend((0..7).map(|n| Policy { name: format!("trial-{n}"), ..auditing(Action::Warn) }));
+        let notices = of_pod(all);
+        assert_eq!(actions(&notices), ["Deny", "WouldDeny", "WouldDeny", "WouldDeny", "WouldDeny"]);
+        let related = |notice: &Notice| notice.related.as_ref().map(|policy| policy.name.clone()).unwrap_or_default();
+        assert_eq!(
+            notices.iter().map(related).collect::<Vec<_>>(),
+            ["enforces", "trial-0", "trial-1", "trial-2", "trial-3"]
+        );
+        assert!(notices.iter().all(|notice| !notice.note.contains("more)")), "each stands for itself alone");
     }
 
     /// Every pod is one more of a failed task.

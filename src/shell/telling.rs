@@ -9,7 +9,6 @@ use super::events::Events;
 use super::metrics::Metrics;
 use super::webhook::{Decision, Sink};
 use super::world::World;
-use crate::core::policy::Action;
 use crate::core::refusal::Refusals;
 use crate::core::verdict::Verdict;
 use crate::k8s::event::Notice;
@@ -28,16 +27,14 @@ impl<R: Refusals + Default + Send + Sync + 'static> Sink for Teller<R> {
 
     fn decided(&self, decision: Decision) {
         let Decision { inquiry, api_version, kind, verdict } = decision;
-        let Some(first) = verdict.first() else { return };
-        if verdict.would_be() != Action::Allow {
-            let (ns, name) = (&inquiry.pod.namespace, &inquiry.name);
-            let (would_be, detail) = (verdict.would_be().as_str(), first.detail.map(|detail| detail.as_str()));
-            let (verdict, reason) = (verdict.action().as_str(), first.reason.as_str());
-            let (image, policy) = (&*first.image, &*first.policy);
-            tracing::info!(ns, kind, name, verdict, would_be, reason, detail, image, policy, "decision");
-        }
         let policies = self.world.policies();
-        if let Some(notice) = Notice::decision(&inquiry, &api_version, &kind, &verdict, &policies) {
+        for finding in verdict.told() {
+            let notice = Notice::decision(&inquiry, &api_version, &kind, &verdict, finding, &policies);
+            let (ns, name) = (&inquiry.pod.namespace, &inquiry.name);
+            let (reason, detail) = (finding.reason.as_str(), finding.detail.map(|detail| detail.as_str()));
+            let (image, policy) = (&*finding.image, &*finding.policy);
+            let (verdict, action) = (verdict.action().as_str(), notice.action);
+            tracing::info!(ns, kind, name, verdict, action, reason, detail, image, policy, "decision");
             self.events.tell(notice);
         }
     }
