@@ -5,6 +5,8 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::Value;
+
 use super::crd::NodeImagePolicy;
 use super::crd::policy as crd;
 use crate::core::image::{ImagePattern, PatternError, PatternSet};
@@ -18,8 +20,14 @@ pub enum CompileError {
     Pattern { field: &'static str, index: usize, source: PatternError },
     #[error("{field}: operator {operator} needs values; Exists and DoesNotExist take none")]
     Values { field: String, operator: &'static str },
-    #[error("spec.allowedImages: an empty list would refuse every image; leave it out to judge presence alone")]
+    #[error(
+        "spec.allowedImages: it is there and lists nothing; list what is allowed, or leave the field out to judge presence alone"
+    )]
     NothingAllowed,
+    #[error(
+        "spec.allowedImages: kubectl apply was given it with nothing in it; list what is allowed, or leave the field out to judge presence alone"
+    )]
+    Emptied,
     #[error("spec.nodeImageLimit: {0} is not a kubelet's nodeStatusMaxImages; give 1 or more, or -1 for unlimited")]
     ImageLimit(i64),
     #[error("spec.{field}: a duration is above zero, such as 90s or 10m")]
@@ -32,10 +40,13 @@ pub enum CompileError {
 /// A field that cannot be compiled; the last compiled generation stays in force then.
 pub fn compile(policy: &NodeImagePolicy) -> Result<core::Policy, CompileError> {
     let spec = &policy.spec;
-    let allowed_images = match spec.allowed_images.as_deref() {
-        Some([]) => return Err(CompileError::NothingAllowed),
-        Some(list) => Some(patterns("spec.allowedImages", list)?),
+    let allowed_images = match &spec.allowed_images {
+        None if was_emptied(policy) => return Err(CompileError::Emptied),
         None => None,
+        Some(list) => match list.as_deref().unwrap_or_default() {
+            [] => return Err(CompileError::NothingAllowed),
+            list => Some(patterns("spec.allowedImages", list)?),
+        },
     };
     let rescue = match spec.rescue {
         crd::Rescue::None => core::Rescue::None,
@@ -84,6 +95,19 @@ pub fn compile(policy: &NodeImagePolicy) -> Result<core::Policy, CompileError> {
         runtime: spec.runtime.as_ref().map_or_else(|| Ok(core::RuntimeRules::observe_only()), runtime)?,
         remedies: remedies.collect::<Result<_, _>>()?,
     })
+}
+
+/// What `kubectl apply` was given last.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// Whether the allowlist is absent because every item of it was commented out: `kubectl apply` without `--server-side` makes
+/// a removal of a null, so that the API server, which refuses the null, never sees it.
+pub fn was_emptied(policy: &NodeImagePolicy) -> bool {
+    let applied = policy.metadata.annotations.as_ref().and_then(|annotations| annotations.get(LAST_APPLIED));
+    policy.spec.allowed_images.is_none()
+        && applied
+            .and_then(|text| serde_json::from_str::<Value>(text).ok())
+            .is_some_and(|given| given.pointer("/spec/allowedImages").is_some_and(Value::is_null))
 }
 
 fn patterns(field: &'static str, list: &[String]) -> Result<PatternSet, CompileError> {
@@ -170,4 +194,43 @@ fn selector(field: &str, selector: &crd::LabelSelector) -> Result<Selector, Comp
         Ok(Requirement { key: expression.key.clone(), operator })
     });
     Ok(Selector::new(labels.chain(expressions).collect::<Result<_, _>>()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn compiled(spec: serde_json::Value) -> Result<core::Policy, CompileError> {
+        let policy = json!({"apiVersion": "pullguard.dev/v1alpha1", "kind": "NodeImagePolicy",
+            "metadata": {"name": "p"}, "spec": spec});
+        compile(&serde_json::from_value(policy).expect("the watch must be able to read it"))
+    }
+
+    #[test]
+    fn an_allowlist_of_which_every_item_was_commented_out_is_refused_and_none_at_all_is_not() {
+        for nothing in [json!(null), json!([])] {
+            let error = compiled(json!({"allowedImages": nothing})).expect_err("it would open everything");
+            assert!(error.to_string().contains("lists nothing"), "{error}");
+        }
+        assert!(compiled(json!({})).expect("compiled").allowed_images.is_none());
+    }
+
+    #[test]
+    fn what_kubectl_made_a_removal_of_is_no_removal() {
+        let compiled = |spec: serde_json::Value, given: serde_json::Value| {
+            let given = json!({"spec": given}).to_string();
+            let policy = json!({"apiVersion": "pullguard.dev/v1alpha1", "kind": "NodeImagePolicy", "spec": spec,
+                "metadata": {"name": "p", "annotations": {LAST_APPLIED: given}}});
+            compile(&serde_json::from_value(policy).expect("a policy"))
+        };
+        let error = compiled(json!({}), json!({"allowedImages": null})).expect_err("it would open everything");
+        assert!(error.to_string().contains("kubectl apply"), "{error}");
+        assert!(compiled(json!({}), json!({})).is_ok(), "left out on purpose");
+        assert!(
+            compiled(json!({"allowedImages": ["a"]}), json!({"allowedImages": null})).is_ok(),
+            "given by others since"
+        );
+    }
 }

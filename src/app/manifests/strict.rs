@@ -245,6 +245,9 @@ impl Struct {
     }
 }
 
+/// Where the API server refuses what an object that is left empty in YAML becomes.
+const NULL_IS_WRONG: [(&str, &str); 1] = [("NodeImagePolicySpec", "allowedImages")];
+
 struct Fields<'de, 'p> {
     of: Option<Struct>,
     entries: serde_json::map::Iter<'de>,
@@ -268,7 +271,7 @@ impl<'de> MapAccess<'de> for Fields<'de, '_> {
                     continue;
                 }
                 // `null` is what is not there, and then the default holds.
-                if value.is_null() {
+                if value.is_null() && !NULL_IS_WRONG.contains(&(of.name, name.as_str())) {
                     continue;
                 }
                 if let Some(text) = of.wrong_choice(name, value) {
@@ -417,6 +420,13 @@ mod tests {
         let (field, text) =
             wrong::<NodeImagePolicy>(json!({"metadata": {}, "spec": {"nodes": {"matchExpressions": [{"key": "a"}]}}}));
         assert_eq!((field.as_str(), text.as_str()), ("spec.nodes.matchExpressions[0]", "missing field operator"));
+    }
+
+    #[test]
+    fn an_allowlist_of_which_every_item_was_commented_out_is_not_left_out() {
+        let policy = json!({"metadata": {"name": "p"}, "spec": {"allowedImages": null}});
+        let (policy, _) = read::<NodeImagePolicy>(&policy).expect("readable");
+        assert_eq!(policy.spec.allowed_images, Some(None));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::core::Duration;
 use kube::{CustomResource, KubeSchema};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::pattern::{allowlist, image_pattern, image_patterns};
 
@@ -35,7 +35,9 @@ use super::pattern::{allowlist, image_pattern, image_patterns};
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(
-    validation = Rule::new("!has(self.rescue) || self.rescue != 'PullIfNotPresent' || has(self.allowedImages)").message("rescue: PullIfNotPresent lets a pod pull what it was never to pull; it needs allowedImages: list what may be pulled, or use PinToHolders")
+    validation = Rule::new("!has(self.rescue) || self.rescue != 'PullIfNotPresent' || has(self.allowedImages)").message("rescue: PullIfNotPresent lets a pod pull what it was never to pull; it needs allowedImages: list what may be pulled, or use PinToHolders"),
+    // To CEL a null is not there, but the names of an object's fields count it.
+    validation = Rule::new("has(self.allowedImages) || !dyn(self).exists(field, field == 'allowedImages')").message("allowedImages is there and lists nothing: list what is allowed, or leave the field out to judge presence alone")
 )]
 pub struct NodeImagePolicySpec {
     /// Which pods the policy judges; both selectors empty: all of them.
@@ -47,9 +49,11 @@ pub struct NodeImagePolicySpec {
     /// Image patterns of which one must match every image of a pod. Absent: no allowlist, only presence is judged.
     /// A pattern without registry host means docker.io; `*` matches within a path segment, `**` any number of segments;
     /// without tag and digest it matches any. `**` alone is every image.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    // NB: `Some(None)` is a null: every item commented out. It must not open what was closed, nor may it keep the watch from
+    // reading all other policies.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "even_null")]
     #[schemars(schema_with = "allowlist")]
-    pub allowed_images: Option<Vec<String>>,
+    pub allowed_images: Option<Option<Vec<String>>>,
     /// The operator's word that images of these patterns are on every node of the policy, whether the nodes list them or not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "image_patterns")]
@@ -79,6 +83,10 @@ pub struct NodeImagePolicySpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub remedies: Vec<Remedy>,
+}
+
+fn even_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(input: D) -> Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(input).map(Some)
 }
 
 const fn default_node_image_limit() -> i64 {

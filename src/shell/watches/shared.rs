@@ -103,8 +103,8 @@ impl<R: Refusals + Default + Send + Sync + 'static> Heed<Node> for Nodes<R> {
 
 struct Policies<R> {
     world: Arc<World<R>>,
-    /// The uid and generation that was compiled, or could not be.
-    known: BTreeMap<String, (String, i64)>,
+    /// The uid and generation that was compiled, or could not be, and the one thing beside it that counts.
+    known: BTreeMap<String, (String, i64, bool)>,
     roll: Roll<String>,
 }
 
@@ -114,7 +114,7 @@ impl<R: Refusals + Default + Send + Sync + 'static> Policies<R> {
         let name = object.name_any();
         self.roll.enter(name.clone());
         let (uid, generation) = (object.uid().unwrap_or_default(), object.metadata.generation.unwrap_or_default());
-        let mark = (uid, generation);
+        let mark = (uid, generation, policy::was_emptied(object));
         if self.known.get(&name) == Some(&mark) {
             return;
         }
