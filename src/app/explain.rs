@@ -21,6 +21,7 @@ use crate::core::inventory::Inventory;
 use crate::core::namespace::NamespaceFacts;
 use crate::core::policies::{Certainty, Policies};
 use crate::core::policy::Policy;
+use crate::core::runtime::brake_sign::BrakeSign;
 use crate::core::runtime::effect::Record;
 use crate::core::runtime::explain::{Explanation, Look, explain, record_of};
 use crate::core::runtime::sight::{EventSight, PodSight};
@@ -129,8 +130,8 @@ async fn live(args: &ExplainArgs, pod: &str) -> anyhow::Result<Told> {
 struct Scene {
     namespace: NamespaceFacts,
     policies: Policies,
-    /// Registry hosts and nodes with the brake on, by what the policies' statuses say.
-    brakes: Vec<String>,
+    /// The brakes that are on, by what the policies' statuses say.
+    brakes: Vec<BrakeSign>,
     events: Vec<EventSight>,
     records: Vec<Record>,
     inventory: Inventory,
@@ -223,14 +224,9 @@ impl Scene {
             record,
         } = explain(&look);
         let host = image.as_deref().and_then(|image| ImageReference::parse(image).ok());
-        let concerns = |brake: &&String| {
-            Some(brake.as_str()) == host.as_ref().map(ImageReference::registry) || Some(*brake) == pod.node.as_ref()
-        };
-        let goes_through = class.is_some_and(FailureClass::goes_through_brake);
-        next.extend(self.brakes.iter().filter(|_| goes_through).filter(concerns).map(|brake| {
-            format!(
-                "the brake is on for {brake}: nothing is declared permanent and nothing is deleted until it is released"
-            )
+        let registry = host.as_ref().map(ImageReference::registry);
+        next.extend(class.into_iter().flat_map(|class| {
+            self.brakes.iter().filter_map(move |brake| brake.means_for(class, registry, pod.node.as_deref()))
         }));
         let evidence = evidence.into_iter().map(|evidence| ToldEvidence { from: evidence.from, says: evidence.says });
         let gaps = self.gaps.iter().map(|gap| ToldEvidence { from: "not read".to_owned(), says: gap.clone() });
@@ -257,15 +253,16 @@ impl Scene {
 }
 
 /// The policies that can be compiled, as the controller would, and the brakes that their statuses tell of.
-fn in_force(listed: &[NodeImagePolicy], gaps: &mut Vec<String>) -> (Policies, Vec<String>) {
+fn in_force(listed: &[NodeImagePolicy], gaps: &mut Vec<String>) -> (Policies, Vec<BrakeSign>) {
     let mut policies = Policies::default();
-    let mut brakes: Vec<String> = Vec::new();
+    let mut brakes: Vec<BrakeSign> = Vec::new();
     for policy in listed {
         match k8s::policy::compile(policy) {
             Ok(compiled) => policies.apply(compiled),
             Err(error) => gaps.push(format!("NodeImagePolicy {} cannot be compiled: {error}", policy.name_any())),
         }
-        brakes.extend(policy.status.iter().flat_map(|status| status.brakes.iter().cloned()));
+        let said = policy.status.iter().flat_map(|status| &status.brakes);
+        brakes.extend(said.filter_map(|text| BrakeSign::parse(text, &policy.name_any())));
     }
     brakes.sort();
     brakes.dedup();
@@ -346,6 +343,9 @@ impl Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::runtime::brake::{BrakeReport, Level, Place};
+    use crate::k8s::crd::NodeImagePolicyStatus;
+    use crate::shell::policy_status::brakes;
 
     fn told(reason: &str, message: &str) -> Told {
         of_words(&Words { reason, message, image: Some("agent:1") })
@@ -382,5 +382,53 @@ mod tests {
             ),
             "{text}"
         );
+    }
+
+    /// What is said of a pod that waits on `node-a` for `agent:1`, while these brakes are on.
+    fn next(reason: &str, message: &str, reports: &[BrakeReport]) -> Vec<String> {
+        let pod = serde_json::json!({"metadata": {"name": "p", "namespace": "apps", "uid": "u"},
+            "spec": {"nodeName": "node-a", "containers": [{"name": "m", "image": "agent:1"}]},
+            "status": {"phase": "Pending", "containerStatuses": [{"name": "m", "image": "agent:1", "imageID": "", "ready": false,
+                "restartCount": 0, "state": {"waiting": {"reason": reason, "message": message}}}]}});
+        let pod: WatchedPod = serde_json::from_value(pod).expect("a pod");
+        let mut policy = NodeImagePolicy::new("agents", serde_json::from_value(serde_json::json!({})).expect("a spec"));
+        policy.status =
+            Some(NodeImagePolicyStatus { brakes: brakes(reports, "agents"), ..NodeImagePolicyStatus::default() });
+        let (policies, brakes) = in_force(&[policy], &mut Vec::new());
+        let scene = Scene {
+            namespace: NamespaceFacts::unlabelled("apps"),
+            policies,
+            brakes,
+            events: Vec::new(),
+            records: Vec::new(),
+            inventory: Inventory::default(),
+            gaps: Vec::new(),
+        };
+        scene.told(&k8s::sight::pod(pod), Timestamp::now()).pod.expect("a pod").next
+    }
+
+    #[test]
+    fn a_brake_is_told_as_the_leader_wrote_it_into_the_status() {
+        let report = |place, level| BrakeReport { place, level, failing_images: 5, failing_nodes: 1 };
+        let hub = |level| report(Place::Registry("docker.io".into()), level);
+        let told = |reason, message, report: BrakeReport| {
+            next(reason, message, &[report]).into_iter().find(|text| text.contains("brake is on"))
+        };
+        let refused = "failed to resolve image: dial tcp 1.2.3.4:443: connect: connection refused";
+        let out = told("ErrImagePull", refused, hub(Level::Outage)).expect("told");
+        assert!(out.contains("registry docker.io") && out.contains("nothing is declared permanent"), "{out}");
+        let suspect = told("ErrImagePull", refused, hub(Level::Suspect)).expect("told");
+        assert!(suspect.contains("suspect") && !suspect.contains("nothing is declared"), "{suspect}");
+        let node = told("ErrImagePull", refused, report(Place::Node("node-a".into()), Level::Outage)).expect("told");
+        assert!(node.contains("node node-a"), "{node}");
+        for elsewhere in [
+            report(Place::Registry("registry.local".into()), Level::Outage),
+            report(Place::Node("node-b".into()), Level::Outage),
+            report(Place::Policy("agents".into()), Level::Outage),
+        ] {
+            assert_eq!(told("ErrImagePull", refused, elsewhere), None);
+        }
+        let never = "Container image \"agent:1\" is not present with pull policy of Never";
+        assert_eq!(told("ErrImageNeverPull", never, hub(Level::Outage)), None, "no registry was asked");
     }
 }

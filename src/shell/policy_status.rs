@@ -23,7 +23,8 @@ use super::watches::{Heed, Roll, follow};
 use super::world::{Report, World};
 use crate::core::inventory::Lens;
 use crate::core::refusal::Refusals;
-use crate::core::runtime::brake::{BrakeReport, Place};
+use crate::core::runtime::brake::BrakeReport;
+use crate::core::runtime::brake_sign::BrakeSign;
 use crate::k8s::crd::NodeImagePolicy;
 use crate::k8s::crd::NodeImagePolicyStatus as Status;
 use crate::k8s::crd::policy::ContradictedPreload;
@@ -225,18 +226,10 @@ fn ready(seen: &Seen, report: &Report, now: Timestamp) -> Condition {
     }
 }
 
-/// Registries and nodes concern every policy; a policy's own brake that one alone.
-fn brakes(reports: &[BrakeReport], policy: &str) -> Vec<String> {
-    let concerned = reports.iter().filter_map(|report| {
-        let level = report.level.as_str();
-        match &report.place {
-            Place::Registry(host) => Some(format!("registry {host}: {level}")),
-            Place::Node(node) => Some(format!("node {node}: {level}")),
-            Place::Policy(name) if name == policy => Some(format!("denied Jobs: {level}")),
-            Place::Policy(_) => None,
-        }
-    });
-    concerned.take(MOST).collect()
+/// What is said of the brakes in the status of a policy.
+pub(crate) fn brakes(reports: &[BrakeReport], policy: &str) -> Vec<String> {
+    let signs = reports.iter().filter_map(|report| BrakeSign::for_policy(report, policy));
+    signs.take(MOST).map(|sign| sign.to_string()).collect()
 }
 
 /// Every field, also an empty one: a merge patch leaves what it does not name.

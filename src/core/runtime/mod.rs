@@ -11,7 +11,7 @@
 //! | `task`, `rules` | which task a pod belongs to, and which settings hold for it |
 //! | `moment` | time that no clock can turn back |
 //! | `clock` | how long an image of a task has failed, and with what evidence |
-//! | `brake`, `caps` | when not to act, and how much at most |
+//! | `brake`, `brake_sign`, `caps` | when not to act, and how much at most |
 //! | `judge` | whether a failure is permanent, and for whom |
 //! | `ledger` | the state: takes in sights and outcomes |
 //! | `plan`, `planner` | every task that asks for it is looked at; what is bounded |
@@ -24,6 +24,7 @@
 
 mod acts;
 pub mod brake;
+pub mod brake_sign;
 mod braking;
 pub mod caps;
 mod clock;
