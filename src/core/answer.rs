@@ -5,8 +5,10 @@
 use std::sync::Arc;
 
 use super::message::{LAG, clean, cut};
+use super::pod::PodFacts;
 use super::policy::Action;
 use super::reason::Reason;
+use super::rescue::Rescued;
 use super::verdict::{Finding, Verdict};
 
 /// The API server shortens longer ones, and drops what is beyond 4,096 bytes in all.
@@ -156,6 +158,18 @@ fn wrapped(head: &str, text: &str) -> Vec<String> {
     lines.into_iter().map(|line| cut(line, WARNING)).collect()
 }
 
+/// The warning by which the client hears that its pod was changed.
+pub fn rescue_warning(rescued: &Rescued, pod: &PodFacts, policies: &[Arc<str>]) -> String {
+    let policies: Vec<&Arc<str>> = policies.iter().collect();
+    cut(format!("{} {}: {}", Reason::Rescued, by(&policies, NARROW), clean(&rescued.told(pod))), WARNING)
+}
+
+/// The note of an Event about a rescue.
+pub fn rescue_note(rescued: &Rescued, pod: &PodFacts, policies: &[Arc<str>]) -> String {
+    let policies: Vec<&Arc<str>> = policies.iter().collect();
+    cut(format!("{}. {}", clean(&rescued.told(pod)), by(&policies, WIDE)), NOTE)
+}
+
 /// The note of an Event about a finding, at most 1 kB. What the client hears nothing of is marked.
 pub fn note(finding: &Finding) -> String {
     let silenced = finding.action == Action::Allow && finding.would_be > Action::Allow;
@@ -231,5 +245,17 @@ mod tests {
         assert_eq!(warnings.last().map(String::as_str), Some("Pullguard: 33 more warnings"));
         let short = (0..16).map(|n| finding("p", &format!("{n}."), REMEDY)).collect();
         assert_eq!(said(short).len(), 16);
+    }
+
+    #[test]
+    fn a_rescue_is_told_in_one_line_with_its_policies() {
+        let pod = super::super::fixtures::never("a").with("side\ncar", "b", super::super::pod::PullPolicy::Never);
+        let policies: Vec<Arc<str>> = vec!["agents".into(), "teams".into()];
+        let warning = rescue_warning(&Rescued::Pull(vec![0, 1]), &pod, &policies);
+        assert_eq!(
+            warning,
+            "Rescued (policies agents and 1 more): imagePullPolicy is IfNotPresent instead of Never for: main, side car"
+        );
+        assert!(rescue_note(&Rescued::Pull(vec![0]), &pod, &policies).ends_with("(policies agents, teams)"));
     }
 }

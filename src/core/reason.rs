@@ -13,6 +13,8 @@ pub enum Reason {
     ImageAbsent,
     ImagePresenceUnknown,
     TaskPermanentlyFailed,
+    /// The mutating half has changed a pod so that it can run.
+    Rescued,
     // The runtime half.
     /// A task is failing to pull and is within its grace.
     PullRetrying,
@@ -48,6 +50,7 @@ impl Reason {
             Self::ImageAbsent => "ImageAbsent",
             Self::ImagePresenceUnknown => "ImagePresenceUnknown",
             Self::TaskPermanentlyFailed => "TaskPermanentlyFailed",
+            Self::Rescued => "Rescued",
             Self::PullRetrying => "PullRetrying",
             Self::PullPermanentlyFailed => "PullPermanentlyFailed",
             Self::PullRetriesExhausted => "PullRetriesExhausted",

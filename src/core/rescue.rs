@@ -75,6 +75,37 @@ impl Pin {
 }
 
 impl Rescued {
+    /// As the policy's field names it.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Pin(_) => "PinToHolders",
+            Self::Pull(_) => "PullIfNotPresent",
+        }
+    }
+
+    /// What was changed in the pod, in words.
+    pub fn told(&self, pod: &PodFacts) -> String {
+        const NAMED: usize = 5;
+        let (what, names): (_, Vec<&str>) = match self {
+            Self::Pin(pin) => {
+                ("pinned to the nodes that hold its images", pin.nodes.iter().map(|node| &**node).collect())
+            }
+            Self::Pull(places) => {
+                let containers = places.iter().filter_map(|place| pod.containers.get(*place));
+                (
+                    "imagePullPolicy is IfNotPresent instead of Never for",
+                    containers.map(|one| one.name.as_str()).collect(),
+                )
+            }
+        };
+        let named: Vec<&str> = names.iter().take(NAMED).copied().collect();
+        let more = match names.len().saturating_sub(NAMED) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        format!("{what}: {}{more}", named.join(", "))
+    }
+
     /// The change, made to our own facts.
     pub fn apply(&self, pod: &mut PodFacts) {
         match self {

@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use k8s_openapi::ByteString;
 use serde::Serialize;
@@ -14,7 +15,7 @@ use serde::Serialize;
 use super::envelope::{BadReview, Envelope, VERSION, excerpt};
 use super::question::Inquiry;
 use super::template::TemplateKind;
-use crate::core::answer::{denial, warnings};
+use crate::core::answer::{denial, rescue_warning, warnings};
 use crate::core::pod::ContainerKind;
 use crate::core::policy::Action;
 use crate::core::reason::Reason;
@@ -113,14 +114,17 @@ impl<'a> Answer<'a> {
         Self::of(VERSION, response)
     }
 
-    /// The answer of the mutating half: lets the object pass, changed by a JSON Patch.
-    pub fn rescued(envelope: &'a Envelope<'_>, rescued: &Rescued, patch: Vec<u8>) -> Self {
-        let rescue = match rescued {
-            Rescued::Pin(_) => "PinToHolders",
-            Rescued::Pull(_) => "PullIfNotPresent",
-        };
+    /// The answer of the mutating half: lets the object pass, changed by a JSON Patch, and says so.
+    pub fn rescued(
+        envelope: &'a Envelope<'_>,
+        inquiry: &Inquiry,
+        rescued: &Rescued,
+        policies: &[Arc<str>],
+        patch: Vec<u8>,
+    ) -> Self {
         let mut answer = Self::allowed(envelope);
-        answer.response.audit_annotations.insert("rescue", Cow::Borrowed(rescue));
+        answer.response.warnings.push(rescue_warning(rescued, &inquiry.pod, policies));
+        answer.response.audit_annotations.insert("rescue", Cow::Borrowed(rescued.name()));
         answer.response.patch_type = Some("JSONPatch");
         answer.response.patch = Some(ByteString(patch));
         answer

@@ -3,6 +3,8 @@
 //! Enters: a [`Notice`], of either half. Leaves: the body to create. What is longer than the API server takes is cut, at a
 //! character's boundary.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
@@ -10,9 +12,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use sha2::{Digest, Sha256};
 
 use super::question::Inquiry;
+use crate::core::answer::rescue_note;
 use crate::core::policies::Policies;
 use crate::core::policy::Action;
 use crate::core::reason::Reason;
+use crate::core::rescue::Rescued;
 use crate::core::runtime::effect::{EventDraft, EventType, ObjectRef};
 use crate::core::verdict::{Finding, Verdict};
 
@@ -87,7 +91,6 @@ impl Notice {
         finding: &Finding,
         policies: &Policies,
     ) -> Self {
-        let policy = policies.get(&finding.policy);
         let (event_type, action) = match (finding.action, finding.unaudited) {
             (Action::Deny, _) => (EventType::Warning, "Deny"),
             (Action::Warn, _) => (EventType::Warning, "Warn"),
@@ -109,18 +112,45 @@ impl Notice {
             reason: finding.reason,
             action,
             regarding: regarding(inquiry, api_version, kind),
-            related: policy.map(|policy| ObjectRef {
-                api_version: "pullguard.dev/v1alpha1".to_owned(),
-                kind: "NodeImagePolicy".to_owned(),
-                namespace: String::new(),
-                name: policy.name.clone(),
-                uid: policy.uid.clone(),
-            }),
+            related: related(policies, &finding.policy),
             note,
             image: finding.image.to_string(),
             key: None,
         }
     }
+
+    /// The Event of a pod that the mutating half has changed, as these policies ask.
+    pub fn rescue(
+        inquiry: &Inquiry,
+        api_version: &str,
+        kind: &str,
+        rescued: &Rescued,
+        asking: &[Arc<str>],
+        policies: &Policies,
+    ) -> Self {
+        Self {
+            reporter: Reporter::Webhook,
+            namespace: inquiry.pod.namespace.clone(),
+            event_type: EventType::Normal,
+            reason: Reason::Rescued,
+            action: rescued.name(),
+            regarding: regarding(inquiry, api_version, kind),
+            related: asking.first().and_then(|policy| related(policies, policy)),
+            note: rescue_note(rescued, &inquiry.pod, asking),
+            image: String::new(),
+            key: None,
+        }
+    }
+}
+
+fn related(policies: &Policies, policy: &str) -> Option<ObjectRef> {
+    policies.get(policy).map(|policy| ObjectRef {
+        api_version: "pullguard.dev/v1alpha1".to_owned(),
+        kind: "NodeImagePolicy".to_owned(),
+        namespace: String::new(),
+        name: policy.name.clone(),
+        uid: policy.uid.clone(),
+    })
 }
 
 fn regarding(inquiry: &Inquiry, api_version: &str, kind: &str) -> ObjectRef {

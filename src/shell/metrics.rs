@@ -16,6 +16,7 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::core::cause::{FailureClass, Permanence};
 use crate::core::policy::Action;
 use crate::core::reason::Reason;
+use crate::core::rescue::Rescued;
 use crate::core::runtime::brake::{BrakeReport, Level, Place};
 use crate::core::runtime::effect::{Effect, FailureState, Outcome};
 use crate::core::runtime::waste::Counters;
@@ -34,6 +35,11 @@ struct Decided {
     verdict: &'static str,
     would_be: &'static str,
     reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfRescue {
+    rescue: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -105,6 +111,7 @@ pub struct Metrics {
     registry: Registry,
     decisions: Family<Decided, Counter>,
     decision_seconds: Histogram,
+    rescues: Family<OfRescue, Counter>,
     effects: Family<Applied, Counter>,
     effect_seconds: Family<OfEffect, Histogram>,
     failures: Family<OfFailure, Counter>,
@@ -135,6 +142,7 @@ impl Default for Metrics {
         let new = Self {
             decisions: Family::default(),
             decision_seconds: Histogram::new(DECISION_BUCKETS),
+            rescues: Family::default(),
             effects: Family::default(),
             effect_seconds: Family::new_with_constructor(|| Histogram::new(EFFECT_BUCKETS)),
             failures: Family::default(),
@@ -170,6 +178,7 @@ impl Metrics {
         to.register("decisions", "Reviews decided, by verdict and first reason", self.decisions.clone());
         let help = "From the body read to the verdict made";
         to.register_with_unit("decision_duration", help, s.clone(), self.decision_seconds.clone());
+        to.register("rescues", "Pods changed by the mutating webhook, by rescue", self.rescues.clone());
         to.register("effects", "Effects of the runtime half, by kind and outcome", self.effects.clone());
         let help = "From the start of an effect to its outcome";
         to.register_with_unit("effect_duration", help, s.clone(), self.effect_seconds.clone());
@@ -214,6 +223,10 @@ impl Metrics {
         let decided = Decided { verdict: verdict.action().as_str(), would_be: verdict.would_be().as_str(), reason };
         self.decisions.get_or_create(&decided).inc();
         self.decision_seconds.observe(took.as_secs_f64());
+    }
+
+    pub fn rescued(&self, rescued: &Rescued) {
+        self.rescues.get_or_create(&OfRescue { rescue: rescued.name() }).inc();
     }
 
     pub fn applied(&self, effect: &Effect, outcome: &Outcome, took: Duration) {

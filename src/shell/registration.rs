@@ -242,7 +242,8 @@ fn rescuing(source: &ValidatingWebhook, bundle: ByteString) -> MutatingWebhook {
         object_selector: source.object_selector.clone(),
         reinvocation_policy: Some("IfNeeded".to_owned()),
         rules: Some(rules),
-        side_effects: "None".to_owned(),
+        // A rescue is told of in an Event.
+        side_effects: "NoneOnDryRun".to_owned(),
         timeout_seconds: source.timeout_seconds,
     }
 }

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use super::events::Events;
 use super::metrics::Metrics;
-use super::webhook::{Decision, Sink};
+use super::webhook::{Decision, Rescue, Sink};
 use super::world::World;
+use crate::core::reason::Reason;
 use crate::core::refusal::Refusals;
 use crate::core::verdict::Verdict;
 use crate::k8s::event::Notice;
@@ -37,5 +38,13 @@ impl<R: Refusals + Default + Send + Sync + 'static> Sink for Teller<R> {
             tracing::info!(ns, kind, name, verdict, action, reason, detail, image, policy, "decision");
             self.events.tell(notice);
         }
+    }
+    fn rescued(&self, rescue: Rescue<'_>) {
+        let Rescue { inquiry, api_version, kind, rescued, policies } = rescue;
+        self.metrics.rescued(rescued);
+        let (ns, name) = (&inquiry.pod.namespace, &inquiry.name);
+        let (reason, action) = (Reason::Rescued.as_str(), rescued.name());
+        tracing::info!(ns, kind, name, action, reason, policies = ?policies, what = rescued.told(&inquiry.pod), "rescue");
+        self.events.tell(Notice::rescue(inquiry, api_version, kind, rescued, policies, &self.world.policies()));
     }
 }

@@ -28,6 +28,7 @@ pub use self::body::{Bodies, LIMIT};
 use super::world::World;
 use crate::core::namespace::NamespaceFacts;
 use crate::core::refusal::Refusals;
+use crate::core::rescue::Rescued;
 use crate::core::selector::Labels;
 use crate::core::verdict::Verdict;
 use crate::k8s::answer::Answer;
@@ -51,12 +52,25 @@ pub struct Decision {
     pub verdict: Verdict,
 }
 
+/// A pod that was changed, which is to be told.
+#[derive(Clone, Copy, Debug)]
+pub struct Rescue<'a> {
+    pub inquiry: &'a Inquiry,
+    pub api_version: &'a str,
+    pub kind: &'a str,
+    pub rescued: &'a Rescued,
+    /// All of which ask for it.
+    pub policies: &'a [Arc<str>],
+}
+
 /// Where decisions go; it never blocks.
 pub trait Sink: Send + Sync + 'static {
     /// Of each review.
     fn reviewed(&self, verdict: &Verdict, took: Duration);
     /// Of each review with a finding that was no dry run.
     fn decided(&self, decision: Decision);
+    /// Of each pod that was changed and is no dry run.
+    fn rescued(&self, rescue: Rescue<'_>);
 }
 
 /// Looks a namespace up that the watch has not brought yet; `None`: it could not be had.
@@ -241,14 +255,16 @@ impl<R: Refusals + Default + Send + Sync + 'static> Webhook<R> {
 
     fn mutate(&self, envelope: &Envelope<'_>, inquiry: &Inquiry, namespace: &NamespaceFacts) -> Response {
         let rescued = self.world.rescue(&inquiry.question(namespace), Timestamp::now());
-        let patched = rescued.and_then(|rescued| {
+        let patched = rescued.and_then(|(rescued, policies)| {
             let pod: Value = serde_json::from_str(envelope.object?.get()).ok()?;
             let patch = serde_json::to_vec(&json_patch::patch(&pod, &rescued)?).ok()?;
-            Some((rescued, patch))
+            Some((rescued, policies, patch))
         });
-        send(&match patched {
-            Some((rescued, patch)) => Answer::rescued(envelope, &rescued, patch),
-            None => Answer::allowed(envelope),
-        })
+        let Some((rescued, policies, patch)) = patched else { return send(&Answer::allowed(envelope)) };
+        if !envelope.dry_run {
+            let (api_version, kind) = (&envelope.api_version(), &envelope.kind);
+            self.sink.rescued(Rescue { inquiry, api_version, kind, rescued: &rescued, policies: &policies });
+        }
+        send(&Answer::rescued(envelope, inquiry, &rescued, &policies, patch))
     }
 }

@@ -147,9 +147,12 @@ impl<R: Refusals + Default> World<R> {
         })
     }
 
-    pub fn rescue(&self, question: &Question<'_>, now: Timestamp) -> Option<Rescued> {
+    /// With the names of the policies, all of which ask for it.
+    pub fn rescue(&self, question: &Question<'_>, now: Timestamp) -> Option<(Rescued, Vec<Arc<str>>)> {
         let policies = self.policies.load();
-        self.read_inventory(|inventory| rescue(question, &policies, inventory, now))
+        let rescued = self.read_inventory(|inventory| rescue(question, &policies, inventory, now))?;
+        let asking = policies.matching(&question.pod.labels, question.namespace);
+        Some((rescued, asking.map(|(entry, _)| Arc::clone(&entry.name)).collect()))
     }
 }
 

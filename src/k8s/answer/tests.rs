@@ -152,9 +152,12 @@ fn a_kind_without_pods_passes_with_a_warning() {
 fn a_patch_travels_in_base64() {
     let body = body("Pod", &pod());
     let review = Envelope::parse(&body).expect("a review");
-    let answer = Answer::rescued(&review, &Rescued::Pull(vec![0]), b"[]".to_vec());
+    let inquiry = review.submitted().inquire("pullguard").expect("an object").expect("judged");
+    let answer = Answer::rescued(&review, &inquiry, &Rescued::Pull(vec![0]), &["agents".into()], b"[]".to_vec());
     let answer = serde_json::to_value(answer).expect("json");
     assert_eq!(answer.pointer("/response/patch"), Some(&json!("W10=")));
     assert_eq!(answer.pointer("/response/patchType"), Some(&json!("JSONPatch")));
     assert_eq!(answer.pointer("/response/auditAnnotations/rescue"), Some(&json!("PullIfNotPresent")));
+    let warning = answer.pointer("/response/warnings/0").and_then(Value::as_str).expect("a warning");
+    assert!(warning.starts_with("Rescued (policy agents): ") && warning.ends_with(": setup"), "{warning}");
 }

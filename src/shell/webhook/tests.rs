@@ -19,6 +19,7 @@ use crate::k8s::policy::compile;
 struct Log {
     reviewed: AtomicUsize,
     decided: Mutex<Vec<Decision>>,
+    rescued: Mutex<Vec<(Rescued, Vec<Arc<str>>)>>,
 }
 
 impl Sink for Arc<Log> {
@@ -29,6 +30,10 @@ impl Sink for Arc<Log> {
     fn decided(&self, decision: Decision) {
         assert_ne!(decision.inquiry.name, "bug", "a defect");
         self.decided.lock().expect("a log").push(decision);
+    }
+
+    fn rescued(&self, rescue: Rescue<'_>) {
+        self.rescued.lock().expect("a log").push((rescue.rescued.clone(), rescue.policies.to_vec()));
     }
 }
 
@@ -180,13 +185,22 @@ async fn what_is_exempt_passes_before_anything_is_judged() {
 }
 
 #[tokio::test]
-async fn a_rescue_is_a_patch() {
+async fn a_rescue_is_a_patch_that_is_told_of_unless_it_is_a_rehearsal() {
     let spec = json!({"rescue": "PullIfNotPresent", "allowedImages": ["optio-*"]});
     let bench = bench(spec, Namespaces::Unlabelled);
-    let (status, text) = bench.post("/mutate?timeout=5s", review(&pod("optio-node:latest", "Never")).to_string()).await;
-    assert_eq!(status, StatusCode::OK);
-    let answer: Value = serde_json::from_str(&text).expect("an answer");
-    assert_eq!(answer.pointer("/response/patchType"), Some(&json!("JSONPatch")));
+    let mut review = review(&pod("optio-node:latest", "Never"));
+    for (dry_run, told) in [(true, 0), (false, 1)] {
+        *review.pointer_mut("/request/dryRun").expect("a field") = json!(dry_run);
+        let (status, text) = bench.post("/mutate?timeout=5s", review.to_string()).await;
+        assert_eq!(status, StatusCode::OK);
+        let answer: Value = serde_json::from_str(&text).expect("an answer");
+        assert_eq!(answer.pointer("/response/patchType"), Some(&json!("JSONPatch")));
+        let warning = answer.pointer("/response/warnings/0").and_then(Value::as_str).expect("a warning");
+        assert!(warning.contains("(policy agents)") && warning.ends_with(": app"), "{warning}");
+        assert_eq!(bench.log.rescued.lock().expect("a log").len(), told);
+    }
+    let rescued = bench.log.rescued.lock().expect("a log");
+    assert_eq!(rescued[..], [(Rescued::Pull(vec![0]), vec!["agents".into()])]);
     assert!(bench.log.decided.lock().expect("a log").is_empty());
 }
 
