@@ -21,10 +21,19 @@ const NOTE: usize = 1024;
 /// A denial becomes an Event of the Job controller and a line on a terminal.
 const DENIAL: usize = 4096;
 
+/// What an Event begins with that tells what Audit alone has prevented.
+pub const AUDIT_MARK: &str = "(audit) ";
+
 impl Finding {
     /// All of it: what was found, what was probably meant, what to do, and whose policy it is.
     pub fn message(&self) -> String {
-        let mut text = self.body();
+        format!("{}{}", self.explanation, self.ending())
+    }
+
+    /// What follows the explanation.
+    fn ending(&self) -> String {
+        let mut text = String::new();
+        push(&mut text, &self.advice());
         if self.reason == Reason::ImageAbsent {
             push(&mut text, LAG);
         }
@@ -170,11 +179,16 @@ pub fn rescue_note(rescued: &Rescued, pod: &PodFacts, policies: &[Arc<str>]) -> 
     cut(format!("{}. {}", clean(&rescued.told(pod)), by(&policies, WIDE)), NOTE)
 }
 
-/// The note of an Event about a finding, at most 1 kB. What the client hears nothing of is marked.
-pub fn note(finding: &Finding) -> String {
-    let silenced = finding.action == Action::Allow && finding.would_be > Action::Allow;
-    let audit = if silenced { "(audit) " } else { "" };
-    cut(format!("{audit}{}", finding.message()), NOTE)
+/// The note of an Event about a finding that stands for so many others, at most 1 kB. What the client hears nothing of is
+/// marked. If it is too long, what was found is cut, and not what to do.
+pub fn note(finding: &Finding, others: usize) -> String {
+    let mark = if finding.is_would_have() { AUDIT_MARK } else { "" };
+    let mut end = finding.ending();
+    if others > 0 {
+        push(&mut end, &format!("({others} more)"));
+    }
+    let room = NOTE.saturating_sub(mark.len() + end.len());
+    cut(format!("{mark}{}{end}", cut(finding.explanation.to_string(), room)), NOTE)
 }
 
 #[cfg(test)]
@@ -257,5 +271,18 @@ mod tests {
             "Rescued (policies agents and 1 more): imagePullPolicy is IfNotPresent instead of Never for: main, side car"
         );
         assert!(rescue_note(&Rescued::Pull(vec![0]), &pod, &policies).ends_with("(policies agents, teams)"));
+    }
+
+    #[test]
+    fn a_note_says_what_was_meant_what_to_do_and_when_and_is_cut_before_that() {
+        let hint = "Did you mean localhost/optio-node:latest, on node a?";
+        for explanation in ["image \"a\" is on no node.".to_owned(), "x".repeat(3_000)] {
+            let finding = Finding { hint: Some(hint.into()), ..finding("agents", &explanation, REMEDY) };
+            let note = note(&finding, 3);
+            assert!(note.len() <= NOTE);
+            assert!(note.ends_with(&format!("{hint} {REMEDY} {LAG} (policy agents) (3 more)")), "{note}");
+        }
+        let audited = Finding { action: Action::Allow, ..finding("agents", "a.", REMEDY) };
+        assert!(note(&audited, 0).starts_with(AUDIT_MARK));
     }
 }

@@ -348,7 +348,7 @@ proptest! {
             }
             let message = finding.message();
             prop_assert!(!message.chars().any(char::is_control), "{message}");
-            prop_assert!(super::answer::note(finding).len() <= 1024);
+            prop_assert!(super::answer::note(finding, 7).len() <= 1024);
         }
         let denial = super::answer::denial(&verdict);
         prop_assert_eq!(denial.is_empty(), verdict.action() < Action::Deny);

@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use sha2::{Digest, Sha256};
 
 use super::question::Inquiry;
-use crate::core::answer::rescue_note;
+use crate::core::answer::{note, rescue_note};
 use crate::core::policies::Policies;
 use crate::core::policy::Action;
 use crate::core::reason::Reason;
@@ -75,9 +75,6 @@ impl From<EventDraft> for Notice {
     }
 }
 
-/// What Audit's notes begin with.
-pub const AUDIT_MARK: &str = "(audit) ";
-
 impl Notice {
     /// The Event of one finding of a verdict at admission; which are told of is the verdict's to say.
     ///
@@ -98,13 +95,6 @@ impl Notice {
             (Action::Allow, Action::Warn) => (EventType::Normal, "WouldWarn"),
             (Action::Allow, Action::Allow) => (EventType::Normal, "Allow"),
         };
-        let mark = if finding.is_would_have() { AUDIT_MARK } else { "" };
-        let remedy = finding.remedy.as_deref().map(|remedy| format!(" {remedy}")).unwrap_or_default();
-        let more = match verdict.more_like(finding) {
-            0 => String::new(),
-            more => format!(" ({more} more)"),
-        };
-        let note = format!("{mark}{}{remedy} [policy {}]{more}", finding.explanation, finding.policy);
         Self {
             reporter: Reporter::Webhook,
             namespace: inquiry.pod.namespace.clone(),
@@ -113,7 +103,7 @@ impl Notice {
             action,
             regarding: regarding(inquiry, api_version, kind),
             related: related(policies, &finding.policy),
-            note,
+            note: note(finding, verdict.more_like(finding)),
             image: finding.image.to_string(),
             key: None,
         }
@@ -255,6 +245,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::core::answer::AUDIT_MARK;
     use crate::core::cause::FailureClass;
     use crate::core::decide::decide;
     use crate::core::fixtures;
