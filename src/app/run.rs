@@ -236,7 +236,7 @@ impl Vitals for Pulse {
         if self.serving.as_ref().is_some_and(|serving| !serving.is_set()) {
             return Some("no certificate yet\n".to_owned());
         }
-        (!self.world.is_synced()).then(|| "nodes, policies or namespaces have not been read yet\n".to_owned())
+        (!self.world.is_ready()).then(|| "nodes, policies, namespaces or records have not been read yet\n".to_owned())
     }
 
     fn metrics(&self) -> String {

@@ -28,6 +28,7 @@ pub struct World<R> {
     refusals: RwLock<R>,
     policies_synced: AtomicBool,
     namespaces_synced: AtomicBool,
+    refusals_synced: AtomicBool,
     reports: RwLock<BTreeMap<String, Report>>,
     changes: watch::Sender<()>,
 }
@@ -49,6 +50,7 @@ impl<R: Refusals + Default> World<R> {
             refusals: RwLock::default(),
             policies_synced: AtomicBool::new(false),
             namespaces_synced: AtomicBool::new(false),
+            refusals_synced: AtomicBool::new(false),
             reports: RwLock::default(),
             changes: watch::Sender::new(()),
         }
@@ -92,6 +94,11 @@ impl<R: Refusals + Default> World<R> {
         change(&mut self.refusals.write().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// The failed tasks have been listed: before that, a pod that is to be refused would be let in.
+    pub fn set_refusals_synced(&self) {
+        self.refusals_synced.store(true, Ordering::Release);
+    }
+
     pub fn policies(&self) -> Arc<Policies> {
         self.policies.load_full()
     }
@@ -133,7 +140,12 @@ impl<R: Refusals + Default> World<R> {
         NamespaceFacts { name: name.to_owned(), labels: namespaces.get(name).cloned() }
     }
 
-    /// Whether a verdict would be made on all that there is to know.
+    /// Whether admission can be left to this replica: it also knows which tasks have failed.
+    pub fn is_ready(&self) -> bool {
+        self.is_synced() && self.refusals_synced.load(Ordering::Acquire)
+    }
+
+    /// Whether what the nodes, policies and namespaces say is known.
     pub fn is_synced(&self) -> bool {
         self.policies_synced.load(Ordering::Acquire)
             && self.namespaces_synced.load(Ordering::Acquire)
@@ -173,5 +185,21 @@ mod tests {
         assert_eq!(world.rescue_wanted(), Some(true));
         world.change_policies(|policies| policies.remove("p"));
         assert_eq!(world.rescue_wanted(), Some(false));
+    }
+
+    #[test]
+    fn a_replica_is_ready_when_all_that_it_judges_on_is_listed() {
+        let world: World<NoRefusals> = World::new(InventorySettings::default());
+        let steps: [&dyn Fn(); 4] = [
+            &|| world.set_policies_synced(),
+            &|| world.replace_namespaces(BTreeMap::new()),
+            &|| world.change_inventory(|inventory| inventory.set_synced(true)),
+            &|| world.set_refusals_synced(),
+        ];
+        for step in steps {
+            assert!(!world.is_ready());
+            step();
+        }
+        assert!(world.is_ready());
     }
 }

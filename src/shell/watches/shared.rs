@@ -243,6 +243,7 @@ impl Heed<PullFailure> for Records {
                     failed.clear();
                     listed.iter().for_each(|sight| failed.observe(&sight.record));
                 });
+                self.world.set_refusals_synced();
             }
             Event::Apply(failure) => {
                 let (namespace, name) = key(&failure);
