@@ -13,6 +13,7 @@
 
 mod admission;
 mod install;
+mod mended;
 mod runtime;
 mod stage;
 mod world;
@@ -60,8 +61,12 @@ fn main() -> ExitCode {
     arguments.test_threads.get_or_insert(AT_ONCE);
     let possible = nodes_possible();
     let world = Arc::new(World::default());
-    let rooms =
-        [("admission", admission::scenarios()), ("runtime", runtime::scenarios()), ("install", install::scenarios())];
+    let rooms = [
+        ("admission", admission::scenarios()),
+        ("mended", mended::scenarios()),
+        ("runtime", runtime::scenarios()),
+        ("install", install::scenarios()),
+    ];
     let scenarios = rooms.into_iter().flat_map(|(room, all)| all.into_iter().map(move |scenario| (room, scenario)));
     // Those that play alone come last: the others need not wait for them.
     let (alone, shared): (Vec<_>, Vec<_>) = scenarios.partition(|(_, scenario)| scenario.needs == Needs::NodesAlone);
