@@ -108,6 +108,8 @@ struct Told {
     notices: BTreeMap<[u8; 16], Instant>,
     /// Until when a namespace has spent what drips.
     spent: BTreeMap<String, Instant>,
+    /// When those that are full again were last forgotten: a look at all of them is not for each notice.
+    swept: Option<Instant>,
 }
 
 impl Told {
@@ -129,7 +131,10 @@ impl Told {
     /// A bucket of [`BURST`] for each namespace, kept as the time at which it is full again.
     fn may_spend(&mut self, namespace: &str, now: Instant) -> bool {
         if self.spent.len() >= NAMESPACES && !self.spent.contains_key(namespace) {
-            self.spent.retain(|_, full| *full > now);
+            if self.swept.is_none_or(|at| now.duration_since(at) >= DRIP) {
+                self.spent.retain(|_, full| *full > now);
+                self.swept = Some(now);
+            }
             if self.spent.len() >= NAMESPACES {
                 return false;
             }
