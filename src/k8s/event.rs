@@ -148,13 +148,17 @@ fn regarding(inquiry: &Inquiry, api_version: &str, kind: &str) -> ObjectRef {
 /// The body to create. `instance` is the name of this replica's pod.
 pub fn body(notice: &Notice, instance: &str, now: Timestamp) -> Event {
     let instance = if instance.is_empty() { "pullguard" } else { instance };
-    let suffix = match &notice.key {
-        Some(key) => valid_name(key),
-        None => short_hash(&[notice.action, notice.reason.as_str(), &notice.note, instance, &now.to_string()]),
+    // What has a key is one Event, whatever it regards: of a task that is no object two leaders may take different pods.
+    let (subject, suffix) = match &notice.key {
+        Some(key) => ("pullguard", short_hash(&[key])),
+        None => {
+            let parts = [notice.action, notice.reason.as_str(), &notice.note, instance, &now.to_string()];
+            (notice.regarding.name.as_str(), short_hash(&parts))
+        }
     };
     // A name is at least one character before the suffix.
     let room = NAME_LIMIT.saturating_sub(suffix.len() + 1);
-    let subject = valid_name(&notice.regarding.name);
+    let subject = valid_name(subject);
     let subject = cut(&subject, room).trim_end_matches(['-', '.']);
     let subject = if subject.is_empty() { "pullguard" } else { subject };
     Event {
@@ -248,10 +252,12 @@ mod tests {
     }
 
     #[test]
-    fn the_same_key_is_the_same_event_whenever_it_is_told() {
-        let told = notice("j", "x", Some("k1"));
-        let (first, again) = (body(&told, "a", Timestamp::UNIX_EPOCH), body(&told, "b", Timestamp::MAX));
-        assert_eq!((name(&first), name(&again)), ("j.k1", "j.k1"));
+    fn the_same_key_is_the_same_event_whenever_and_of_whatever_pod_it_is_told() {
+        let first = body(&notice("pod-1", "x", Some("ns/task/failed")), "a", Timestamp::UNIX_EPOCH);
+        let again = body(&notice("pod-2", "y", Some("ns/task/failed")), "b", Timestamp::MAX);
+        let other = body(&notice("pod-1", "x", Some("ns/task/resolved")), "a", Timestamp::UNIX_EPOCH);
+        assert_eq!(name(&first), name(&again));
+        assert_ne!(name(&first), name(&other));
     }
 
     #[test]

@@ -54,6 +54,11 @@ fn main() -> ExitCode {
         eprintln!("another provider of cryptography is installed already");
         return ExitCode::FAILURE;
     }
+    // RUST_LOG=pullguard=info: what the replicas say of themselves, for whoever looks for a cause.
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_writer(std::io::stderr)
+        .init();
     let mut arguments = Arguments::from_args();
     // Each has replicas of its own, which look after the whole cluster: two at once would do each other's work.
     arguments.test_threads = Some(1);

@@ -208,10 +208,6 @@ impl Scene<'_> {
         self.create(json!({"metadata": {"name": name, "labels": {TASK_LABEL: task}}, "spec": spec(image)})).await
     }
 
-    pub async fn pods(&self) -> Result<Vec<Pod>> {
-        Ok(self.api::<Pod>().list(&ListParams::default()).await?.items)
-    }
-
     pub async fn records(&self) -> Result<Vec<PullFailure>> {
         Ok(self.api::<PullFailure>().list(&ListParams::default()).await?.items)
     }

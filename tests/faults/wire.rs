@@ -34,10 +34,6 @@ impl Call {
         self.status.is_some_and(|status| (200..300).contains(&status))
     }
 
-    pub fn is_event(&self) -> bool {
-        self.path.ends_with("/events")
-    }
-
     pub fn fails_job(&self) -> bool {
         self.method == "PATCH" && self.path.contains("/jobs/") && self.path.ends_with("/status")
     }
@@ -98,15 +94,14 @@ impl Wire {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub fn writes(&self) -> Vec<Call> {
-        self.calls().into_iter().filter(Call::is_write).collect()
-    }
-
     fn begin(&self, call: Call) -> (usize, Fate) {
-        let fate = (self.rule.lock().unwrap_or_else(PoisonError::into_inner))(&call);
-        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
-        calls.push(call);
-        (calls.len() - 1, fate)
+        let number = {
+            let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+            calls.push(call.clone());
+            calls.len() - 1
+        };
+        // Whoever is told of it by the rule finds it on record.
+        (number, (self.rule.lock().unwrap_or_else(PoisonError::into_inner))(&call))
     }
 
     fn answered(&self, number: usize, status: u16) {
@@ -157,7 +152,7 @@ where
                 hold.await;
             }
             let mut asleep = wire.asleep.subscribe();
-            let _awake = asleep.wait_for(|asleep| !*asleep).await;
+            drop(asleep.wait_for(|asleep| !*asleep).await);
             let response = sent.await?;
             wire.answered(number, response.status().as_u16());
             if !heard {

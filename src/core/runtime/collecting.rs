@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::super::reason::Reason;
-use super::effect::{Effect, FailureState};
+use super::effect::{Effect, EffectId, FailureState};
 use super::entry::TaskEntry;
 use super::findings::Finding;
 use super::ledger::{Ledger, Step};
@@ -115,6 +115,12 @@ impl Ledger {
         done
     }
 
+    /// Whether a deletion of one of its pods is on its way. The watch may have said already that the pod is gone.
+    fn is_deleting(&self, entry: &TaskEntry) -> bool {
+        let begins = EffectId(format!("{}/delete/", entry.tag()));
+        self.flights.range(&begins..).next().is_some_and(|(id, _)| id.0.starts_with(&begins.0))
+    }
+
     /// Deletes all but the kept ones, and tells when all is done.
     pub(super) fn collect(
         &mut self,
@@ -129,7 +135,7 @@ impl Ledger {
         if findings.iter().any(|finding| finding.braked) || self.any_out(entry, &desk.cx) {
             return;
         }
-        let mut pending = false;
+        let mut pending = self.is_deleting(entry);
         let id = entry.task.id.clone();
         let mut kept = 0;
         for uid in self.of_the_failed(entry, condemned) {

@@ -154,18 +154,21 @@ impl Ledger {
     }
 
     fn pod_deleted(&mut self, task: Option<TaskId>, uid: &str, outcome: Outcome, now: Moment) {
-        let Some(pod) = self.pods.get_mut(uid) else { return };
-        let mut collected = false;
-        match outcome {
-            Outcome::Done { .. } => {
-                pod.collected = true;
-                pod.counted = true;
-                collected = true;
-                self.counters.pods_collected = self.counters.pods_collected.saturating_add(1);
+        // The watch may have been faster, and the pod may be gone from here: it was collected all the same.
+        let collected = matches!(outcome, Outcome::Done { .. });
+        if collected {
+            self.counters.pods_collected = self.counters.pods_collected.saturating_add(1);
+        }
+        if let Some(pod) = self.pods.get_mut(uid) {
+            match outcome {
+                Outcome::Done { .. } => {
+                    pod.collected = true;
+                    pod.counted = true;
+                }
+                Outcome::Gone => self.forget_now(uid),
+                Outcome::Refused(_) | Outcome::Failed(_) => pod.wait_until = now.plus(AGAIN),
+                Outcome::Conflict => pod.wait_until = now.plus(Duration::from_secs(1)),
             }
-            Outcome::Gone => self.forget_now(uid),
-            Outcome::Refused(_) | Outcome::Failed(_) => pod.wait_until = now.plus(AGAIN),
-            Outcome::Conflict => pod.wait_until = now.plus(Duration::from_secs(1)),
         }
         if let Some(entry) = task.and_then(|id| self.tasks.get_mut(&id)) {
             entry.collected = entry.collected.saturating_add(u32::from(collected));

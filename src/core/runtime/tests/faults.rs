@@ -331,3 +331,31 @@ fn a_clock_that_is_set_back_does_not_make_old_pods_newer_than_their_failure() {
     assert!(world.writes.len() - before <= 8, "{}", world.writes.len() - before);
     assert_eq!(world.only_record().record.state, FailureState::PermanentlyFailed);
 }
+
+#[test]
+fn a_pod_that_is_gone_before_its_deletion_is_answered_for_is_counted_as_collected() {
+    let mut world = troubled();
+    world.pass(59);
+    for _ in 0..600 {
+        world.second += 1;
+        loop {
+            let plan = world.plan();
+            if plan.effects.is_empty() {
+                break;
+            }
+            for planned in plan.effects {
+                let outcome = world.apply(&planned.effect);
+                if matches!(planned.effect, Effect::DeletePod { .. }) {
+                    // The watch was faster, and everything was planned anew in between.
+                    let _ = world.plan();
+                }
+                let now = world.now();
+                let _ = world.ledger.outcome(&planned.id, outcome, now);
+            }
+        }
+    }
+    assert_done(&world, "the watch is faster");
+    let collected = world.records.values().map(|sight| sight.record.pods_collected).max();
+    assert_eq!(collected, Some(4));
+    assert_eq!(world.told().iter().filter(|reason| **reason == Reason::PodsCollected).count(), 1);
+}
