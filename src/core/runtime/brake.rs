@@ -195,10 +195,10 @@ const fn answered(class: Option<FailureClass>) -> bool {
 
 /// Whether trouble of the node could look like this: a store that lost its images makes every `Never` pod fail. What a
 /// registry has answered proves that the way to it is well, and is held by the registry's own brake.
-pub(super) const fn goes_through_node_brake(failure: &Failure<'_>) -> bool {
-    match failure.class {
+pub(super) const fn goes_through_node_brake(class: Option<FailureClass>, lost: bool) -> bool {
+    match class {
         None => true,
-        Some(FailureClass::NeverPull | FailureClass::NeverPullNoAccess) => failure.lost,
+        Some(FailureClass::NeverPull | FailureClass::NeverPullNoAccess) => lost,
         Some(
             FailureClass::InvalidName
             | FailureClass::PlatformMismatch
@@ -262,7 +262,7 @@ impl Brakes {
             }
         }
         if let Some(node) = failure.node
-            && goes_through_node_brake(failure)
+            && goes_through_node_brake(failure.class, failure.lost)
             && let Some(site) = self.site(Place::Node(node.to_owned()))
         {
             note(&mut site.images, failure.image, answered, now);
@@ -319,7 +319,7 @@ impl Brakes {
             .map_or(Level::Normal, |host| self.level(&Place::Registry(host.to_owned())));
         let node = failure
             .node
-            .filter(|_| goes_through_node_brake(failure))
+            .filter(|_| goes_through_node_brake(failure.class, failure.lost))
             .map_or(Level::Normal, |node| self.level(&Place::Node(node.to_owned())));
         registry.max(node)
     }

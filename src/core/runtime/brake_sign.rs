@@ -6,7 +6,7 @@
 use std::fmt;
 
 use super::super::cause::FailureClass;
-use super::brake::{BrakeReport, Level, Place};
+use super::brake::{BrakeReport, Level, Place, goes_through_node_brake};
 
 /// A brake that is on. `Display` is what the status of a policy that it concerns holds.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,9 +51,8 @@ impl BrakeSign {
     pub fn means_for(&self, class: FailureClass, registry: Option<&str>, node: Option<&str>) -> Option<String> {
         let concerns = match &self.place {
             Place::Registry(host) => registry == Some(host) && class.goes_through_brake(),
-            Place::Node(name) => {
-                node == Some(name) && !matches!(class, FailureClass::InvalidName | FailureClass::PlatformMismatch)
-            }
+            // Whether a node has lost an image of late only the leader knows: a `NeverPull` is taken for the task's trouble.
+            Place::Node(name) => node == Some(name) && goes_through_node_brake(Some(class), false),
             // Of Jobs whose pods are denied: this one was created.
             Place::Policy(_) => false,
         };

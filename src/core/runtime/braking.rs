@@ -70,7 +70,8 @@ impl Ledger {
                 for pod in self.pods.values().filter(|pod| pod.sight.node.as_ref() == Some(node)) {
                     let Some(task) = pod.task.as_ref().and_then(|id| self.tasks.get_mut(id)) else { continue };
                     let of_node = |trouble: &&Trouble| {
-                        goes_through_node_brake(&trouble.failure(Some(node), cx.setting.nodes, cx.wall))
+                        let failure = trouble.failure(Some(node), cx.setting.nodes, cx.wall);
+                        goes_through_node_brake(failure.class, failure.lost)
                     };
                     for trouble in pod.troubles.values().filter(of_node) {
                         if let Some(clock) = task.clocks.get_mut(&trouble.image_key) {
