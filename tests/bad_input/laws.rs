@@ -84,6 +84,8 @@ fn hold(goal: &str, law: fn(&[u8]), cases: u32) {
         let held = catch_unwind(AssertUnwindSafe(|| law(seed)));
         assert!(held.is_ok(), "the law of {goal} does not hold for {name}");
     }
+    // For a longer search, without libFuzzer: PROPTEST_CASES=1000000.
+    let cases = std::env::var("PROPTEST_CASES").map_or(cases, |asked| asked.parse().expect("a number of cases"));
     let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
     let strategy = (any::<Index>(), prop::collection::vec(change(), 1..6));
     let held = runner.run(&strategy, |(pick, changes)| {
