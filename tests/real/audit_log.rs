@@ -34,7 +34,7 @@ pub fn flags() -> Result<Vec<String>> {
 pub fn last_annotations(namespace: &str) -> Result<Value> {
     let text = fs::read_to_string(log()).with_context(|| format!("cannot read {}", log().display()))?;
     let events = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let of_namespace = events.filter(|event| event["objectRef"]["namespace"] == namespace);
-    let last = of_namespace.last().context("the audit log knows of no pod in this namespace")?;
+    let mut of_namespace = events.filter(|event| event["objectRef"]["namespace"] == namespace);
+    let last = of_namespace.next_back().context("the audit log knows of no pod in this namespace")?;
     Ok(last["annotations"].clone())
 }

@@ -24,8 +24,9 @@ pub fn check(scene: &Scene<'_>, manifests: &Value) -> Result<(Option<i32>, Vec<V
     }
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn()?;
-    child.stdin.take().context("standard input")?.write_all(manifests.to_string().as_bytes())?;
+    let written = child.stdin.take().map(|mut stdin| stdin.write_all(manifests.to_string().as_bytes()));
     let output = child.wait_with_output()?;
+    written.context("standard input")??;
     let entries = serde_json::from_slice(&output.stdout).unwrap_or_default();
     Ok((output.status.code(), entries, String::from_utf8(output.stderr)?))
 }

@@ -165,7 +165,8 @@ impl<'a> Scene<'a> {
     }
 
     fn until_in_force(&self, name: &str) -> Result<()> {
-        until("the policy is Ready", 30, || {
+        // The leader says so, and on a machine with too much to do there may be none for half a minute.
+        until("the policy is Ready", 90, || {
             let policy = self.get("nodeimagepolicy", name)?;
             let ready = condition(&policy, "Ready").is_some_and(|ready| ready["status"] == "True");
             let observed = policy["status"]["observedGeneration"] == policy["metadata"]["generation"];
