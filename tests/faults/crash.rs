@@ -93,8 +93,9 @@ pub async fn killed_before_or_after_any_write_the_next_leader_completes_it_and_d
         let _puppet = Puppet::play(stage.client.clone(), &scene.namespace);
         let (count, died) = (Arc::new(AtomicUsize::new(0)), Arc::new(tokio::sync::Notify::new()));
         let (seen, dies) = (Arc::clone(&count), Arc::clone(&died));
+        let here = format!("/namespaces/{}/", scene.namespace);
         let wire = Wire::new(move |call| {
-            if !call.is_write() {
+            if !call.is_write() || !call.path.contains(&here) {
                 return Fate::Pass;
             }
             let nth = seen.fetch_add(1, Ordering::Relaxed) + 1;
@@ -119,6 +120,7 @@ pub async fn killed_before_or_after_any_write_the_next_leader_completes_it_and_d
         second.kill().await;
         done?;
         assert_done(&scene, &calls, &format!("killed at write {fatal}")).await?;
+        scene.close().await?;
         if !died {
             // It came to its end without so many writes.
             ensure!(fatal > 8, "only {fatal} writes");

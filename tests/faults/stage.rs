@@ -12,10 +12,10 @@ use futures::future::BoxFuture;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::api::events::v1::Event;
-use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
-use pullguard::k8s::crd::PullFailure;
+use pullguard::k8s::crd::{NodeImagePolicy, PullFailure};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
@@ -233,6 +233,13 @@ impl Scene<'_> {
             Box::pin(async move { Ok(Some(jobs.get(&name).await?).filter(|job| condition(job, "Failed").is_some())) })
         })
         .await
+    }
+
+    /// Its policy goes, so that no leader of a later scenario looks after it.
+    pub async fn close(&self) -> Result<()> {
+        let policies: Api<NodeImagePolicy> = Api::all(self.stage.client.clone());
+        policies.delete(&self.namespace, &DeleteParams::default()).await?;
+        Ok(())
     }
 
     /// The Job was failed by us, and is marked.

@@ -130,7 +130,11 @@ impl TaskEntry {
         let record = &sight.record;
         if !known {
             self.collected = self.collected.max(record.pods_collected);
-            self.collected_told = self.collected_told.max(record.pods_collected);
+            // The record counts them before it is told: whoever wrote it may have died in between, so it is told again, under
+            // the name that it has already.
+            if record.state != FailureState::PermanentlyFailed {
+                self.collected_told = self.collected_told.max(record.pods_collected);
+            }
             if record.state != FailureState::Resolved {
                 self.attempts = self.attempts.max(record.attempts);
                 for uid in &record.counted_pods {

@@ -385,6 +385,7 @@ impl TaskEntry {
         let settled = self.permanent().and_then(|record| record.failed_at);
         if settled.is_some_and(|at| elapsed(at, wall) >= SETTLED) && self.steps.told.is_empty() {
             self.steps.told.insert("failed".to_owned());
+            self.collected_told = self.collected_told.max(self.collected);
         }
     }
 }
