@@ -189,7 +189,13 @@ impl Ledger {
                 remedy: denied.remedy.clone(),
             });
         }
-        let for_task = findings.iter().filter(|finding| ruling(finding) == Some(Ruling::Task));
+        // A bare pod of which a container runs is never touched, so there is nothing to say that its task was ended for.
+        let is_pods = match entry.task.kind {
+            TaskKindOf::Label { .. } | TaskKindOf::BarePod { .. } => true,
+            TaskKindOf::Job(_) | TaskKindOf::Listed(_) | TaskKindOf::ReportOnly(_) => false,
+        };
+        let for_task =
+            findings.iter().filter(|finding| ruling(finding) == Some(Ruling::Task) && !(is_pods && finding.ran));
         if let Some(first) = for_task.min_by_key(|finding| (finding.since, &finding.key)) {
             return self.convict(entry, &first.key, Reason::PullPermanentlyFailed);
         }

@@ -1,7 +1,9 @@
 //! Owners that are gone, or that we may not touch: told of as far as that goes, and then left alone.
 
-use crate::core::runtime::effect::Effect;
+use crate::core::reason::Reason;
+use crate::core::runtime::effect::{Effect, FailureState};
 use crate::core::runtime::guard::{Guard, pod_may_be_collected, pod_may_be_failed};
+use crate::core::runtime::sight::{ContainerState, EverStarted};
 
 use super::world::*;
 
@@ -31,4 +33,25 @@ fn a_pod_whose_image_has_come_and_that_waits_for_its_next_one_is_not_the_pod_tha
     let now = pod("p", "second:1", 0).network();
     assert_eq!(pod_may_be_failed(&now, image), Err(Guard::NotStuck));
     assert_eq!(pod_may_be_collected(&now, image), Err(Guard::NotStuck));
+}
+
+#[test]
+fn a_bare_pod_of_which_a_container_runs_is_told_of_as_failing_and_its_task_is_not_failed() {
+    let mut world = World::new(rules());
+    let mut half = pod("half", "nope:1", 0).labelled("task", "t").never();
+    let mut beside = half.containers[0].clone();
+    beside.name = "beside".to_owned();
+    beside.state = ContainerState::Running { since: Some(at(1)) };
+    (beside.ever_started, beside.last_started) = (EverStarted::Yes, Some(at(1)));
+    half.containers.push(beside);
+    let mut running = half.facts.containers[0].clone();
+    running.name = "beside".to_owned();
+    running.image = "there:1".to_owned();
+    running.parsed = crate::core::image::ImageName::parse("there:1");
+    half.facts.containers.push(running);
+    world.put(half);
+    world.pass(300);
+    assert!(world.acts().is_empty(), "{:?}", world.acts());
+    assert_eq!(world.only_record().record.state, FailureState::Retrying);
+    assert!(!world.told().contains(&Reason::PullPermanentlyFailed));
 }
