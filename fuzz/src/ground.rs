@@ -12,7 +12,7 @@ use pullguard::core::selector::Labels;
 use pullguard::core::verdict::Verdict;
 use pullguard::k8s::crd::NodeImagePolicy;
 use pullguard::k8s::policy::compile;
-use pullguard::shell::webhook::{Decision, NamespaceLookup, Sink, Webhook};
+use pullguard::shell::webhook::{Decision, NamespaceLookup, Rescue, Sink, Webhook};
 use pullguard::shell::world::World;
 use serde_json::{Value, json};
 
@@ -22,6 +22,8 @@ impl Sink for Nobody {
     fn reviewed(&self, _: &Verdict, _: Duration) {}
 
     fn decided(&self, _: Decision) {}
+
+    fn rescued(&self, _: Rescue<'_>) {}
 }
 
 impl NamespaceLookup for Nobody {

@@ -20,7 +20,6 @@ use super::cli::{Certificate, Role, RunArgs};
 use crate::core::runtime::recreation::Recreation;
 use crate::core::selector::Labels;
 use crate::shell::certificates::CHECK;
-use crate::shell::door;
 use crate::shell::events;
 use crate::shell::metrics::Metrics;
 use crate::shell::probes::{self, Vitals};

@@ -308,14 +308,11 @@ proptest! {
         let inventory = inventory(nodes.clone());
         let (mut eligible, mut obstructed) = (BTreeSet::new(), BTreeSet::new());
         for node in &nodes {
-            match could_run(&placement, node, inventory.settings(), now()) {
-                Ok(obstacle) => {
-                    eligible.insert(node.name.clone());
-                    if obstacle.is_some() {
-                        obstructed.insert(node.name.clone());
-                    }
+            if let Ok(obstacle) = could_run(&placement, node, inventory.settings(), now()) {
+                eligible.insert(node.name.clone());
+                if obstacle.is_some() {
+                    obstructed.insert(node.name.clone());
                 }
-                Err(_) => {}
             }
         }
         prop_assert_eq!(named(&inventory, &placement), (eligible, obstructed));

@@ -128,14 +128,15 @@ impl Submitted<'_> {
     fn ask(&self, object: ImageObject, old: Option<ImageObject>, updated: bool) -> Result<Inquiry, Exemption> {
         let old = old.map(|old| match old {
             ImageObject::Pod(pod) => pod.facts(self.namespace),
-            ImageObject::Template(_, Templated { template, .. }) => template.facts(self.namespace),
+            ImageObject::Template(_, templated) => templated.template.facts(self.namespace),
         });
         let (template, name, generate_name, pod) = match object {
             ImageObject::Pod(pod) => {
                 let (name, generate_name) = (pod.metadata.name.clone(), pod.metadata.generate_name.clone());
                 (None, name, generate_name, pod.facts(self.namespace))
             }
-            ImageObject::Template(kind, Templated { metadata, template }) => {
+            ImageObject::Template(kind, templated) => {
+                let Templated { metadata, template } = *templated;
                 // A template has no owner of its own kind of trouble: its pods will have one.
                 let pod = PodFacts { owner: None, ..template.facts(self.namespace) };
                 (Some(kind), metadata.name, metadata.generate_name, pod)
@@ -185,7 +186,7 @@ impl ImageKind {
         match self {
             Self::Pod => read_object(json).map(Box::new).map(ImageObject::Pod),
             Self::Template(kind) => {
-                Templated::parse(kind, json).map(|templated| ImageObject::Template(kind, templated))
+                Templated::parse(kind, json).map(Box::new).map(|templated| ImageObject::Template(kind, templated))
             }
         }
     }
@@ -195,7 +196,7 @@ impl ImageKind {
 #[derive(Clone, Debug)]
 pub enum ImageObject {
     Pod(Box<PodObject>),
-    Template(TemplateKind, Templated),
+    Template(TemplateKind, Box<Templated>),
 }
 
 impl ImageObject {
@@ -227,7 +228,9 @@ impl<'de> Visitor<'de> for ImageKind {
         let map = MapAccessDeserializer::new(map);
         match self {
             Self::Pod => PodObject::deserialize(map).map(Box::new).map(ImageObject::Pod),
-            Self::Template(kind) => Templated::read(kind, map).map(|templated| ImageObject::Template(kind, templated)),
+            Self::Template(kind) => {
+                Templated::read(kind, map).map(Box::new).map(|templated| ImageObject::Template(kind, templated))
+            }
         }
     }
 }

@@ -61,8 +61,8 @@ pub fn name_of(object: &Value) -> &str {
 
 pub fn waiting_reason(pod: &Value) -> &str {
     let statuses = pod["status"]["containerStatuses"].as_array();
-    let reasons = statuses.into_iter().flatten().filter_map(|status| status["state"]["waiting"]["reason"].as_str());
-    reasons.last().unwrap_or_default()
+    let mut reasons = statuses.into_iter().flatten().filter_map(|status| status["state"]["waiting"]["reason"].as_str());
+    reasons.next_back().unwrap_or_default()
 }
 
 impl Scene<'_> {
