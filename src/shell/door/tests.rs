@@ -152,7 +152,13 @@ async fn what_is_being_answered_is_answered_before_the_door_closes() {
     let (address, ca) = (door.address, door.keyring.ca.clone());
     let client = tokio::task::spawn_blocking(move || {
         let mut client = connect(address, &ca)?;
-        write!(client, "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\na")?;
+        // Once the server asks for the body, the request is being answered.
+        write!(client, "POST / HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 3\r\n\r\n")?;
+        client.flush()?;
+        let mut asked = [0; 25];
+        client.read_exact(&mut asked)?;
+        assert_eq!(asked, *b"HTTP/1.1 100 Continue\r\n\r\n");
+        client.write_all(b"a")?;
         client.flush()?;
         std::thread::sleep(Duration::from_millis(300));
         client.write_all(b"bc")?;
