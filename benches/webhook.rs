@@ -30,7 +30,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use pullguard::core::policies::Policies;
 use pullguard::shell::certificates::{Keyring, Renewal};
-use pullguard::shell::door;
+use pullguard::shell::door::{self, Turn};
 use pullguard::shell::tls::Serving;
 use pullguard::shell::webhook::{BODY_TIME, Bodies, Refusal};
 use rustls::pki_types::pem::PemObject as _;
@@ -74,7 +74,9 @@ struct UidOfRequest<'a> {
 fn always_allow() -> Router {
     let allow = async |State(bodies): State<Bodies>, request: Request| -> Result<Response, Refusal> {
         let (head, body) = request.into_parts();
-        let body = bodies.read(&head.headers, body, BODY_TIME).await?;
+        let turn: Turn = head.extensions.get().cloned().unwrap_or_default();
+        let body = bodies.read(&head.headers, body, BODY_TIME, &turn).await?;
+        let _ours = turn.ours();
         let review: OnlyUid<'_> =
             serde_json::from_slice(&body).map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, error.to_string()))?;
         let uid = review.request.uid;
