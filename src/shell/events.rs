@@ -380,7 +380,7 @@ mod tests {
     }
 
     fn named(name: &str) -> Notice {
-        Notice { key: Some(name.to_owned()), ..notice(name, "x") }
+        Notice { key: Some(name.to_owned()), reporter: Reporter::Controller, ..notice(name, "x") }
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! A clock that jumps.
+//! A clock that jumps. The image is no reference: nodes that are younger than the jump would be young, and prove nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -27,7 +27,7 @@ pub async fn a_clock_that_jumps_an_hour_keeps_nobody_waiting_and_convicts_nobody
     // Back, in the middle of a grace of 4 s: it ends all the same.
     let scene = stage.open("clock-back", "4s").await?;
     let _puppet = Puppet::play(stage.client.clone(), &scene.namespace);
-    scene.job("batch", "absent:1").await?;
+    scene.job("batch", "Absent:1").await?;
     tokio::time::sleep(Duration::from_secs(2)).await;
     ahead.store(-HOUR, Ordering::Relaxed);
     scene.assert_failed_by_us("batch", 12).await?;
@@ -35,7 +35,7 @@ pub async fn a_clock_that_jumps_an_hour_keeps_nobody_waiting_and_convicts_nobody
     // Ahead by two hours, in the middle of a grace of 30 s: nobody has waited for an hour because a clock says so.
     let scene = stage.open("clock-ahead", "30s").await?;
     let _puppet = Puppet::play(stage.client.clone(), &scene.namespace);
-    scene.job("batch", "absent:1").await?;
+    scene.job("batch", "Absent:1").await?;
     tokio::time::sleep(Duration::from_secs(2)).await;
     ahead.store(HOUR, Ordering::Relaxed);
     // A jump counts for at most 20 s of the 30.

@@ -67,11 +67,25 @@ pub async fn an_api_server_and_an_etcd_that_restart_forget_nothing_and_convict_n
         scene.assert_failed_by_us("hopeless", 60).await?;
         tokio::time::sleep(Duration::from_secs(2)).await;
         scene.assert_untouched("saved").await?;
-        let wrong = replica.wire.calls().into_iter().find(|call| {
-            call.path.contains(&scene.namespace) && call.path.contains("/jobs/saved") && call.method == "PATCH"
+        // Until its kubelet could say otherwise it was as hopeless as the other one: it may have been marked, and is no more.
+        let jobs = scene.api::<Job>();
+        until("the Job that goes on has no mark of ours", 30, || {
+            let jobs = jobs.clone();
+            Box::pin(async move {
+                let labels = jobs.get("saved").await?.metadata.labels.unwrap_or_default();
+                Ok((!labels.contains_key("pullguard.dev/state")).then_some(()))
+            })
+        })
+        .await?;
+        let ended = replica.wire.calls().into_iter().find(|call| {
+            call.succeeded()
+                && call.path.contains(&scene.namespace)
+                && call.path.contains("saved")
+                && (call.fails_job() || call.deletes_pod())
         });
         replica.kill().await;
-        ensure!(wrong.is_none(), "{name}: {wrong:?}");
+        ensure!(ended.is_none(), "{name}: {ended:?}");
+        scene.close().await?;
     }
     Ok(())
 }

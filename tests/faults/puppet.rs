@@ -79,6 +79,7 @@ fn status_of(pod: &Pod, phase: &str, present: &BTreeSet<String>) -> Option<Value
         "Running" => None,
         _ if present.contains(&image) => Some(running(&image)),
         _ if waits => None,
+        _ if image.contains(char::is_uppercase) => Some(invalid_name(&image)),
         _ => Some(never_pull(&image)),
     }
 }
@@ -94,7 +95,20 @@ fn container(image: &str, state: Value, started: bool) -> Value {
 /// The word of a kubelet on an image that is not there.
 pub fn never_pull(image: &str) -> Value {
     let message = format!("Container image \"{image}\" is not present with pull policy of Never");
-    let state = json!({"waiting": {"reason": "ErrImageNeverPull", "message": message}});
+    waiting(image, "ErrImageNeverPull", &message)
+}
+
+/// The word of a kubelet on what is no reference, which has nothing to do with any node.
+fn invalid_name(image: &str) -> Value {
+    let message = format!(
+        "Failed to apply default image tag \"{image}\": couldn't parse image name \"{image}\": invalid reference format: \
+         repository name must be lowercase"
+    );
+    waiting(image, "InvalidImageName", &message)
+}
+
+fn waiting(image: &str, reason: &str, message: &str) -> Value {
+    let state = json!({"waiting": {"reason": reason, "message": message}});
     json!({"phase": "Pending", "startTime": Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         "containerStatuses": [container(image, state, false)]})
 }
