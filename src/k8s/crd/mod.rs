@@ -3,6 +3,7 @@
 pub mod failure;
 mod pattern;
 pub mod policy;
+mod span;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray,

@@ -13,6 +13,7 @@ use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::pattern::{allowlist, image_pattern, image_patterns};
+use super::span;
 
 /// Which container images pods may use, and whether they must be present on the nodes.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
@@ -252,7 +253,7 @@ pub struct Runtime {
     #[serde(default)]
     pub fail_owner: FailOwner,
     /// Fail Jobs whose pods this webhook has denied for so long. Absent: never.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "span::read_option")]
     #[schemars(schema_with = "duration_schema")]
     pub fail_denied_after: Option<Duration>,
     /// How many of the newest dead pods of a task are kept as evidence.
@@ -263,7 +264,7 @@ pub struct Runtime {
     #[serde(default = "default_true")]
     pub deny_recreation: bool,
     /// A permanent failure is tried again after this.
-    #[serde(default = "default_expiry")]
+    #[serde(default = "default_expiry", deserialize_with = "span::read")]
     #[schemars(schema_with = "duration_schema")]
     pub expiry: Duration,
 }
@@ -295,7 +296,7 @@ fn duration_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         "maxLength": 32,
         "x-kubernetes-validations": [{
             "rule": "self.matches('^([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$') && self != '' && duration(self) > duration('0s') && duration(self) <= duration('8760h')",
-            "message": "a duration is a whole number with a unit, such as 90s, 10m or 1h30m, above zero and at most 8760h",
+            "message": span::RULE,
         }],
     })
 }
@@ -334,19 +335,19 @@ pub struct TaskKind {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Grace {
     /// For pull policy Never with an image that is not there.
-    #[serde(default = "default_never_pull")]
+    #[serde(default = "default_never_pull", deserialize_with = "span::read")]
     #[schemars(schema_with = "duration_schema")]
     pub never_pull: Duration,
     /// For an image, tag or repository that the registry does not have.
-    #[serde(default = "default_grace")]
+    #[serde(default = "default_grace", deserialize_with = "span::read")]
     #[schemars(schema_with = "duration_schema")]
     pub not_found: Duration,
     /// For credentials that are missing or refused.
-    #[serde(default = "default_grace")]
+    #[serde(default = "default_grace", deserialize_with = "span::read")]
     #[schemars(schema_with = "duration_schema")]
     pub unauthorized: Duration,
     /// For every other cause.
-    #[serde(default = "default_grace")]
+    #[serde(default = "default_grace", deserialize_with = "span::read")]
     #[schemars(schema_with = "duration_schema")]
     pub other: Duration,
 }
