@@ -92,7 +92,8 @@ fn an_installation_that_is_well_is_called_well(scene: &Scene<'_>) -> Result<()> 
         let told = well(scene)?;
         Ok((count(&told, "certificate trust") == 4).then_some(told))
     })?;
-    ensure!(count(&told, "node lists") == 1, "{told:?}");
+    // One for each policy, and that of another scenario may still be going.
+    ensure!(count(&told, "node lists") >= 1, "{told:?}");
     // Nothing was made by looking.
     let left = scene.cluster.kubectl_ok(&["get", "pods,deployments,cronjobs", "--all-namespaces", "-o", "name"])?;
     ensure!(!left.contains("probe"), "{left}");
