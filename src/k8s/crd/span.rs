@@ -56,8 +56,23 @@ mod tests {
     #[test]
     fn anything_else_is_refused_and_nothing_panics() {
         for text in [
-            "", "5", "s", "0s", "-1s", "5s-3s", "1.5h", "1m1h", "1s1s", "soon", "8761h", "99999999999999999999h",
-            "18446744073709551615h", "1 h", "1µs", "1mss", "é",
+            "",
+            "5",
+            "s",
+            "0s",
+            "-1s",
+            "5s-3s",
+            "1.5h",
+            "1m1h",
+            "1s1s",
+            "soon",
+            "8761h",
+            "99999999999999999999h",
+            "18446744073709551615h",
+            "1 h",
+            "1µs",
+            "1mss",
+            "é",
         ] {
             assert_eq!(parse(text), None, "{text}");
         }
