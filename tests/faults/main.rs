@@ -28,6 +28,8 @@ use std::sync::{Arc, OnceLock};
 use anyhow::{Result, anyhow};
 use futures::future::LocalBoxFuture;
 use libtest_mimic::{Arguments, Trial};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 use stage::Stage;
 
@@ -54,11 +56,10 @@ fn main() -> ExitCode {
         eprintln!("another provider of cryptography is installed already");
         return ExitCode::FAILURE;
     }
-    // RUST_LOG=pullguard=info: what the replicas say of themselves, for whoever looks for a cause.
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
-        .with_writer(std::io::stderr)
-        .init();
+    // RUST_LOG=pullguard=info: what the replicas say of themselves, for whoever looks for a cause. Else nothing: that a
+    // connection is refused is what these tests are about.
+    let quiet = EnvFilter::builder().with_default_directive(LevelFilter::OFF.into()).from_env_lossy();
+    tracing_subscriber::fmt().with_env_filter(quiet).with_writer(std::io::stderr).init();
     let mut arguments = Arguments::from_args();
     // Each has replicas of its own, which look after the whole cluster: two at once would do each other's work.
     arguments.test_threads = Some(1);
