@@ -54,10 +54,11 @@ impl Finding {
     }
 
     fn says_the_same(&self, other: &Self) -> bool {
-        self.reason == other.reason
-            && (Arc::ptr_eq(&self.explanation, &other.explanation) || self.explanation == other.explanation)
-            && self.hint == other.hint
-            && self.remedy == other.remedy
+        let same = Arc::ptr_eq(&self.found, &other.found)
+            || (self.reason == other.reason
+                && (Arc::ptr_eq(&self.explanation, &other.explanation) || self.explanation == other.explanation)
+                && self.remedy == other.remedy);
+        same && self.hint == other.hint
     }
 }
 
@@ -194,13 +195,13 @@ pub fn note(finding: &Finding, others: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::reason::Detail;
+    use super::super::verdict::Found;
     use super::*;
 
     const REMEDY: &str = "Run ./images/build.sh node to build it.";
 
     fn finding(policy: &str, explanation: &str, remedy: &str) -> Finding {
-        Finding {
-            policy: policy.into(),
+        let found = Found {
             containers: [].into(),
             image: "optio-node:latest".into(),
             reason: Reason::ImageAbsent,
@@ -209,9 +210,9 @@ mod tests {
             would_be: Action::Deny,
             unaudited: Action::Warn,
             explanation: explanation.into(),
-            hint: None,
             remedy: Some(remedy.to_owned().into()),
-        }
+        };
+        Finding { policy: policy.into(), hint: None, found: Arc::new(found) }
     }
 
     fn said(findings: Vec<Finding>) -> Vec<String> {
@@ -282,7 +283,8 @@ mod tests {
             assert!(note.len() <= NOTE);
             assert!(note.ends_with(&format!("{hint} {REMEDY} {LAG} (policy agents) (3 more)")), "{note}");
         }
-        let audited = Finding { action: Action::Allow, ..finding("agents", "a.", REMEDY) };
+        let mut audited = finding("agents", "a.", REMEDY);
+        Arc::make_mut(&mut audited.found).action = Action::Allow;
         assert!(note(&audited, 0).starts_with(AUDIT_MARK));
     }
 }

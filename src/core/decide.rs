@@ -8,21 +8,23 @@
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::blocs::{Blocs, Member};
 use super::image::{ImageName, host_case_suggestion};
 use super::inventory::Inventory;
 use super::message::{self, remedy};
 use super::outcome::{Outcome, Outcomes, Suggestion};
 use super::pod::PullPolicy;
-use super::policies::{Certainty, Entry, Policies};
+use super::policies::{Certainty, Entry, Policies, PolicyPatterns, Said};
 use super::policy::{Action, Enforcement, Policy, PresenceScope, RuntimeEnforcement};
-use super::presence::is_preloaded;
 use super::reason::{Detail, Reason};
 use super::refusal::Refusals;
-use super::verdict::{Finding, Judged, Question, Subject, Verdict};
+use super::verdict::{Finding, Found, Judged, Question, Subject, Verdict};
 use super::want::{Want, wants};
 
 /// Judges a pod or a template.
@@ -33,86 +35,116 @@ pub fn decide(
     refusals: &(impl Refusals + ?Sized),
     now: Timestamp,
 ) -> Verdict {
-    let matching: Vec<(&Entry, Certainty)> = policies.matching(&question.pod.labels, question.namespace).collect();
-    if matching.is_empty() {
+    let mut matching = policies.matching(&question.pod.labels, question.namespace).peekable();
+    if matching.peek().is_none() {
         return Verdict::default();
     }
-    let mut deliberation = Deliberation::new(question, policies, inventory, now);
-    for (entry, certainty) in &matching {
-        match certainty {
-            Certainty::Certain => deliberation.judge(entry),
-            Certainty::Possible => deliberation.namespace_unknown(entry),
+    let wants = wants(question);
+    let say = |want: &Want<'_>| want.parsed.as_ref().map(|name| policies.patterns().of(name)).unwrap_or_default();
+    let said: Vec<Said> = wants.iter().map(say).collect();
+    let blocs = Blocs::new(matching, policies.kinds(), &said);
+    let mut deliberation = Deliberation {
+        question: *question,
+        patterns: policies.patterns(),
+        inventory,
+        now,
+        wants,
+        said,
+        outcomes: Outcomes::new(question, policies, inventory, now),
+    };
+    let mut opinions: Vec<Option<Vec<Opinion>>> = Vec::new();
+    opinions.resize_with(blocs.bound, || None);
+    for member in &blocs.members {
+        if let Some(opinions) = opinions.get_mut(member.bloc).filter(|opinions| opinions.is_none()) {
+            *opinions = Some(deliberation.judge(member));
         }
     }
-    let certain = matching.iter().filter(|(_, certainty)| *certainty == Certainty::Certain);
-    deliberation.refuse(&certain.map(|(entry, _)| *entry).collect::<Vec<_>>(), refusals);
-    let mut verdict = deliberation.verdict;
-    settle(&mut verdict);
-    verdict.matched_policies = matching.iter().map(|(entry, _)| Arc::clone(&entry.name)).collect();
-    verdict
+    let refusal = deliberation.refuse(&blocs.members, refusals);
+    deliberation.conclude(&blocs, &opinions, refusal)
 }
 
-/// The strictest first; then as they were found: by policy, then by container.
-fn settle(verdict: &mut Verdict) {
-    verdict.findings.sort_by_key(|finding| (Reverse(finding.action), Reverse(finding.would_be)));
-    let surplus = verdict.findings.len().saturating_sub(Verdict::MAX_FINDINGS);
-    verdict.findings.truncate(Verdict::MAX_FINDINGS);
-    verdict.omitted += surplus;
+/// What a bloc has found.
+struct Opinion {
+    found: Arc<Found>,
+    hint: Hint,
 }
 
-/// A finding before it is attributed: what does not depend on who asked.
+/// Where a member finds its "did you mean": what it allows may differ from what others do.
+#[derive(Default)]
+enum Hint {
+    #[default]
+    None,
+    Near(Rc<[Suggestion]>),
+    /// The image of a want, with its host spelt as in the member's allowlist.
+    OtherHost(usize),
+}
+
+impl Opinion {
+    /// The strictest first.
+    fn rank(&self) -> Rank {
+        rank(&self.found)
+    }
+}
+
+type Rank = (Reverse<Action>, Reverse<Action>);
+
+fn rank(found: &Found) -> Rank {
+    (Reverse(found.action), Reverse(found.would_be))
+}
+
+/// A finding before it is capped: what does not depend on how strict somebody is.
 struct Draft {
     reason: Reason,
     detail: Option<Detail>,
     would_be: Action,
     explanation: Arc<str>,
-    hint: Option<Arc<str>>,
     remedy: Option<Cow<'static, str>>,
 }
 
 struct Deliberation<'a> {
     question: Question<'a>,
+    patterns: &'a PolicyPatterns,
     inventory: &'a Inventory,
     now: Timestamp,
     wants: Vec<Want<'a>>,
+    /// What all policies say of each want.
+    said: Vec<Said>,
     outcomes: Outcomes<'a>,
-    namespace_text: Option<Arc<str>>,
-    verdict: Verdict,
 }
 
-impl<'a> Deliberation<'a> {
-    fn new(question: &Question<'a>, policies: &Policies, inventory: &'a Inventory, now: Timestamp) -> Self {
-        Self {
-            question: *question,
-            inventory,
-            now,
-            wants: wants(question),
-            outcomes: Outcomes::new(question, policies, inventory, now),
-            namespace_text: None,
-            verdict: Verdict::default(),
-        }
-    }
-
-    fn judge(&mut self, entry: &Entry) {
-        let policy = &*entry.policy;
-        let mut together: Vec<(usize, bool)> = Vec::new();
-        for index in 0..self.wants.len() {
-            match self.settle_alone(policy, index) {
-                Some(draft) => self.find(entry, Some(index), draft),
-                None => {
-                    let Some(want) = self.wants.get(index) else { continue };
-                    if self.in_scope(policy, want) {
-                        let preloaded = want.parsed.as_ref().is_ok_and(|name| is_preloaded(policy, name));
-                        together.push((index, preloaded));
+impl Deliberation<'_> {
+    /// What this policy finds, and with it all of its bloc.
+    fn judge(&mut self, member: &Member<'_>) -> Vec<Opinion> {
+        let entry = member.entry;
+        let mut opinions = Vec::new();
+        match member.certainty {
+            Certainty::Possible => opinions.extend(self.namespace_unknown(&entry.policy)),
+            Certainty::Certain => {
+                let mut together: Vec<(usize, bool)> = Vec::new();
+                for index in 0..self.wants.len() {
+                    match self.settle_alone(entry, index) {
+                        Some(opinion) => opinions.push(opinion),
+                        None if self.in_scope(&entry.policy, index) => {
+                            let preloaded =
+                                self.said.get(index).is_some_and(|said| said.preloaded.contains(entry.place));
+                            together.push((index, preloaded));
+                        }
+                        None => {}
                     }
                 }
+                self.judge_presence(entry, together, &mut opinions);
             }
         }
+        opinions
+    }
+
+    fn judge_presence(&mut self, entry: &Entry, together: Vec<(usize, bool)>, opinions: &mut Vec<Opinion>) {
+        let policy = &*entry.policy;
         if together.is_empty() {
             return;
         }
         if !self.inventory.is_synced() {
-            return self.not_synced(entry, &together);
+            return opinions.extend(together.iter().filter_map(|(index, _)| self.not_synced(policy, *index)));
         }
         let outcome = self.outcomes.of(entry, together, &self.wants);
         let (reason, would_be, blames) = match &*outcome {
@@ -126,54 +158,42 @@ impl<'a> Deliberation<'a> {
                 detail: blame.detail,
                 would_be,
                 explanation: Arc::clone(&blame.explanation),
-                hint: hint_for(policy, &blame.near),
                 remedy: self.remedy_for(policy, blame.want, our_remedy(policy, blame.detail)),
             };
-            self.find(entry, Some(blame.want), draft);
+            let hint = if blame.near.is_empty() { Hint::None } else { Hint::Near(Rc::clone(&blame.near)) };
+            opinions.push(Opinion { found: self.find(policy, Some(blame.want), draft), hint });
         }
     }
 
     /// What settles an image by itself, before presence is looked at.
-    fn settle_alone(&mut self, policy: &Policy, index: usize) -> Option<Draft> {
+    fn settle_alone(&mut self, entry: &Entry, index: usize) -> Option<Opinion> {
+        let policy = &*entry.policy;
         let judges_presence = self.presence_is_judged();
         let want = self.wants.get_mut(index)?;
-        let name = match want.parsed {
-            Ok(name) => name,
+        let (draft, hint) = match want.parsed {
             Err(error) => {
-                return Some(Draft {
-                    reason: Reason::InvalidImageReference,
-                    detail: None,
-                    would_be: Action::Deny,
-                    explanation: want.invalid(error),
-                    hint: None,
-                    remedy: Some(Cow::Borrowed(remedy::INVALID)),
-                });
+                let (explanation, remedy) = (want.invalid(error), Some(Cow::Borrowed(remedy::INVALID)));
+                let reason = Reason::InvalidImageReference;
+                (Draft { reason, detail: None, would_be: Action::Deny, explanation, remedy }, Hint::None)
+            }
+            Ok(name) if !self.said.get(index)?.allowed.contains(entry.place) => {
+                let explanation = want.text(Reason::ImageNotAllowed, message::not_allowed);
+                let remedy = self.remedy_for(policy, index, Some(remedy::NOT_ALLOWED));
+                let spelt = name.reference().is_some_and(|name| self.patterns.spell_otherwise(name.registry()));
+                let hint = if spelt { Hint::OtherHost(index) } else { Hint::None };
+                let reason = Reason::ImageNotAllowed;
+                (Draft { reason, detail: None, would_be: Action::Deny, explanation, remedy }, hint)
+            }
+            Ok(_) if !judges_presence || policy.presence.scope != PresenceScope::All => return None,
+            Ok(_) if want.pull_policy != PullPolicy::Always => return None,
+            Ok(_) => {
+                let explanation = want.text(Reason::AlwaysNeedsRegistry, message::always);
+                let remedy = self.remedy_for(policy, index, Some(remedy::ALWAYS));
+                let (reason, would_be) = (Reason::AlwaysNeedsRegistry, policy.presence.on_absent);
+                (Draft { reason, detail: None, would_be, explanation, remedy }, Hint::None)
             }
         };
-        if !is_allowed(policy, name) {
-            let explanation = want.text(Reason::ImageNotAllowed, message::not_allowed);
-            return Some(Draft {
-                reason: Reason::ImageNotAllowed,
-                detail: None,
-                would_be: Action::Deny,
-                explanation,
-                hint: other_host(policy, name),
-                remedy: self.remedy_for(policy, index, Some(remedy::NOT_ALLOWED)),
-            });
-        }
-        let needs_registry = policy.presence.scope == PresenceScope::All && want.pull_policy == PullPolicy::Always;
-        if needs_registry && judges_presence {
-            let explanation = want.text(Reason::AlwaysNeedsRegistry, message::always);
-            return Some(Draft {
-                reason: Reason::AlwaysNeedsRegistry,
-                detail: None,
-                would_be: policy.presence.on_absent,
-                explanation,
-                hint: None,
-                remedy: self.remedy_for(policy, index, Some(remedy::ALWAYS)),
-            });
-        }
-        None
+        Some(Opinion { found: self.find(policy, Some(index), draft), hint })
     }
 
     fn presence_is_judged(&self) -> bool {
@@ -183,59 +203,55 @@ impl<'a> Deliberation<'a> {
         }
     }
 
-    fn in_scope(&self, policy: &Policy, want: &Want<'_>) -> bool {
+    fn in_scope(&self, policy: &Policy, index: usize) -> bool {
         self.presence_is_judged()
             && match policy.presence.scope {
                 PresenceScope::All => true,
-                PresenceScope::NeverOnly => want.pull_policy == PullPolicy::Never,
+                PresenceScope::NeverOnly => {
+                    self.wants.get(index).is_some_and(|want| want.pull_policy == PullPolicy::Never)
+                }
             }
     }
 
     /// Nothing is known yet: not even a policy that denies the unknown turns that into a denial.
-    fn not_synced(&mut self, entry: &Entry, together: &[(usize, bool)]) {
-        for (index, _) in together {
-            let Some(want) = self.wants.get_mut(*index) else { continue };
-            let draft = Draft {
-                reason: Reason::ImagePresenceUnknown,
-                detail: Some(Detail::InventoryNotSynced),
-                would_be: entry.policy.presence.on_unknown.min(Action::Warn),
-                explanation: want.text(Reason::ImagePresenceUnknown, message::not_synced),
-                hint: None,
-                remedy: None,
-            };
-            self.find(entry, Some(*index), draft);
-        }
+    fn not_synced(&mut self, policy: &Policy, index: usize) -> Option<Opinion> {
+        let want = self.wants.get_mut(index)?;
+        let draft = Draft {
+            reason: Reason::ImagePresenceUnknown,
+            detail: Some(Detail::InventoryNotSynced),
+            would_be: policy.presence.on_unknown.min(Action::Warn),
+            explanation: want.text(Reason::ImagePresenceUnknown, message::not_synced),
+            remedy: None,
+        };
+        Some(Opinion { found: self.find(policy, Some(index), draft), hint: Hint::None })
     }
 
     /// It is not known whether the policy matches: neither a denial nor silence.
-    fn namespace_unknown(&mut self, entry: &Entry) {
+    fn namespace_unknown(&mut self, policy: &Policy) -> Option<Opinion> {
         if self.wants.is_empty() {
-            return;
+            return None;
         }
-        let name = &self.question.namespace.name;
-        let text = self.namespace_text.get_or_insert_with(|| message::namespace_unknown(name).into());
         let draft = Draft {
             reason: Reason::ImagePresenceUnknown,
             detail: Some(Detail::NamespaceUnknown),
-            would_be: entry.policy.presence.on_unknown.min(Action::Warn),
-            explanation: Arc::clone(text),
-            hint: None,
+            would_be: policy.presence.on_unknown.min(Action::Warn),
+            explanation: message::namespace_unknown(&self.question.namespace.name).into(),
             remedy: None,
         };
-        self.find(entry, None, draft);
+        Some(Opinion { found: self.find(policy, None, draft), hint: Hint::None })
     }
 
     /// A pod of a permanently failed task. Of runtime settings the most cautious of all matching policies holds: one that
     /// does not deny re-creation spares the pod, one that only audits makes it a would-have.
-    fn refuse(&mut self, matching: &[&Entry], refusals: &(impl Refusals + ?Sized)) {
+    fn refuse(&mut self, members: &[Member<'_>], refusals: &(impl Refusals + ?Sized)) -> Option<Finding> {
         let is_new_pod = self.question.subject == Subject::Pod && *self.question.judged == Judged::Every;
-        let spared = matching.iter().any(|entry| !entry.policy.runtime.deny_recreation);
-        let Some(strictest) = matching.iter().rev().max_by_key(|entry| entry.policy.enforcement) else { return };
-        if !is_new_pod || spared {
-            return;
+        let certain = members.iter().filter(|member| member.certainty == Certainty::Certain);
+        let all: Vec<&Policy> = certain.clone().map(|member| &*member.entry.policy).collect();
+        if !is_new_pod || all.iter().any(|policy| !policy.runtime.deny_recreation) {
+            return None;
         }
-        let all: Vec<&Policy> = matching.iter().map(|entry| &*entry.policy).collect();
-        let Some(refusal) = refusals.refusal(self.question.pod, &all, self.now) else { return };
+        let strictest = certain.rev().max_by_key(|member| member.entry.policy.enforcement)?.entry;
+        let refusal = refusals.refusal(self.question.pod, &all, self.now)?;
         let namespace = &self.question.pod.namespace;
         let text =
             message::refused(&refusal.image, refusal.class.as_str(), &refusal.message, namespace, &refusal.record);
@@ -244,12 +260,12 @@ impl<'a> Deliberation<'a> {
             detail: Some(Detail::Cause(refusal.class)),
             would_be: Action::Deny,
             explanation: message::clean(&text).into(),
-            hint: None,
             remedy: Some(Cow::Owned(refusal.remedy)),
         };
         let audited = all.iter().any(|policy| policy.runtime.enforcement == RuntimeEnforcement::Audit);
         let index = self.wants.iter().position(|want| want.written == refusal.image);
-        self.find_audited(strictest, index, draft, audited);
+        let found = self.find_audited(&strictest.policy, index, draft, audited);
+        Some(Finding { policy: Arc::clone(&strictest.name), hint: None, found })
     }
 
     fn remedy_for(&self, policy: &Policy, index: usize, ours: Option<&'static str>) -> Option<Cow<'static, str>> {
@@ -258,13 +274,12 @@ impl<'a> Deliberation<'a> {
         operators.map(|text| Cow::Owned(text.to_owned())).or(ours.map(Cow::Borrowed))
     }
 
-    fn find(&mut self, entry: &Entry, index: Option<usize>, draft: Draft) {
-        self.find_audited(entry, index, draft, false);
+    fn find(&mut self, policy: &Policy, index: Option<usize>, draft: Draft) -> Arc<Found> {
+        self.find_audited(policy, index, draft, false)
     }
 
     /// `audited`: something besides the policy's own enforcement says Audit.
-    fn find_audited(&mut self, entry: &Entry, index: Option<usize>, draft: Draft, audited: bool) {
-        let policy = &*entry.policy;
+    fn find_audited(&mut self, policy: &Policy, index: Option<usize>, draft: Draft, audited: bool) -> Arc<Found> {
         let (by_enforcement, audited) = match policy.enforcement {
             Enforcement::Enforce => (Action::Deny, audited),
             Enforcement::Warn => (Action::Warn, audited),
@@ -273,26 +288,59 @@ impl<'a> Deliberation<'a> {
         let by_kind = if self.question.subject.is_template() { policy.templates } else { Action::Deny };
         let shared = index.and_then(|index| self.wants.get_mut(index)).map(Want::shared);
         let (image, containers) = shared.unwrap_or_else(|| ("".into(), [].into()));
-        let Draft { reason, detail, would_be, explanation, hint, remedy } = draft;
+        let Draft { reason, detail, would_be, explanation, remedy } = draft;
         let unaudited = would_be.min(by_enforcement).min(by_kind);
         let action = if audited { Action::Allow } else { unaudited };
-        let policy = Arc::clone(&entry.name);
-        let finding = Finding {
-            policy,
-            containers,
-            image,
-            reason,
-            detail,
-            action,
-            would_be,
-            unaudited,
-            explanation,
-            hint,
-            remedy,
+        Arc::new(Found { containers, image, reason, detail, action, would_be, unaudited, explanation, remedy })
+    }
+
+    /// The strictest first; then by policy, then by container, and last that the task has failed.
+    fn conclude(&self, blocs: &Blocs<'_>, opinions: &[Option<Vec<Opinion>>], refusal: Option<Finding>) -> Verdict {
+        let found = opinions.iter().flatten().flatten();
+        let ranks: BTreeSet<Rank> =
+            found.map(Opinion::rank).chain(refusal.as_ref().map(|refusal| rank(&refusal.found))).collect();
+        let mut verdict = Verdict {
+            findings: Vec::new(),
+            omitted: 0,
+            matched_policies: blocs.members.iter().map(|member| Arc::clone(&member.entry.name)).collect(),
         };
-        self.verdict.findings.push(finding);
-        if self.verdict.findings.len() > 8 * Verdict::MAX_FINDINGS {
-            settle(&mut self.verdict);
+        for of_rank in ranks {
+            for member in &blocs.members {
+                let opinions = opinions.get(member.bloc).into_iter().flatten().flatten();
+                for opinion in opinions.filter(|opinion| opinion.rank() == of_rank) {
+                    verdict.add(|| Finding {
+                        policy: Arc::clone(&member.entry.name),
+                        hint: self.hint(member.entry, &opinion.hint),
+                        found: Arc::clone(&opinion.found),
+                    });
+                }
+            }
+            if let Some(refusal) = refusal.as_ref().filter(|refusal| rank(&refusal.found) == of_rank) {
+                verdict.add(|| refusal.clone());
+            }
+        }
+        verdict
+    }
+
+    /// The likeliest near name that this policy would allow.
+    fn hint(&self, entry: &Entry, hint: &Hint) -> Option<Arc<str>> {
+        match hint {
+            Hint::None => None,
+            Hint::Near(near) => {
+                let allowed = near.iter().find(|near| near.is_allowed_by(entry, self.patterns));
+                allowed.map(|near| Arc::clone(&near.text))
+            }
+            Hint::OtherHost(index) => other_host(&entry.policy, self.wants.get(*index)?.parsed.as_ref().ok()?),
+        }
+    }
+}
+
+impl Verdict {
+    fn add(&mut self, finding: impl FnOnce() -> Finding) {
+        if self.findings.len() < Self::MAX_FINDINGS {
+            self.findings.push(finding());
+        } else {
+            self.omitted += 1;
         }
     }
 }
@@ -307,14 +355,6 @@ pub(in crate::core) fn is_allowed(policy: &Policy, name: &ImageName) -> bool {
 fn other_host(policy: &Policy, name: &ImageName) -> Option<Arc<str>> {
     let suggestion = host_case_suggestion(name.reference()?, policy.allowed_images.as_ref()?)?;
     Some(format!("Did you mean {suggestion}?").into())
-}
-
-/// The likeliest near name that this policy would allow.
-fn hint_for(policy: &Policy, near: &[Suggestion]) -> Option<Arc<str>> {
-    let allowed = |near: &&Suggestion| {
-        policy.allowed_images.as_ref().is_none_or(|allowed| near.reference().is_some_and(|name| allowed.matches(name)))
-    };
-    near.iter().find(allowed).map(|near| Arc::clone(&near.text))
 }
 
 const fn our_remedy(policy: &Policy, detail: Option<Detail>) -> Option<&'static str> {

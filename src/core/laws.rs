@@ -1,5 +1,6 @@
 //! What holds for every cluster, pod and policy.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
@@ -352,6 +353,26 @@ proptest! {
         let warnings = super::answer::warnings(&verdict);
         prop_assert!(warnings.iter().all(|warning| warning.len() <= 256));
         prop_assert!(warnings.iter().map(String::len).sum::<usize>() <= 4096);
+    }
+
+    #[test]
+    fn many_policies_find_together_what_each_finds_alone(
+        nodes in prop::collection::vec(a_node(), 0..5),
+        pod in a_pod(),
+        all in prop::collection::vec(a_policy(), 1..12),
+        subject in a_subject(),
+        synced in prop::bool::weighted(0.9),
+    ) {
+        let mut inventory = inventory(nodes);
+        inventory.set_synced(synced);
+        let named = |(index, policy): (usize, Policy)| Policy { name: format!("p{index:02}"), ..policy };
+        let all: Vec<Policy> = all.into_iter().enumerate().map(named).collect();
+        let together = decided(subject, &pod, &policies(all.clone()), &inventory);
+        let alone = all.into_iter().map(|policy| decided(subject, &pod, &policies([policy]), &inventory));
+        let mut alone: Vec<_> = alone.flat_map(|verdict| verdict.findings).collect();
+        alone.sort_by_key(|finding| (Reverse(finding.action), Reverse(finding.would_be)));
+        prop_assert_eq!(together.findings, alone);
+        prop_assert_eq!(together.omitted, 0);
     }
 
     #[test]

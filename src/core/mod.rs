@@ -5,6 +5,7 @@
 //! the Kubernetes API: what comes from there is translated in `crate::k8s`.
 
 pub mod answer;
+mod blocs;
 pub mod cause;
 pub mod decide;
 pub mod eligibility;

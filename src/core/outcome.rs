@@ -16,7 +16,7 @@ use super::inventory::bits::Bits;
 use super::inventory::{Access, Inventory};
 use super::message::{self, Evidence};
 use super::nearest::{self, Misses, Near};
-use super::policies::{Entry, Policies};
+use super::policies::{Entry, Policies, PolicyPatterns};
 use super::presence::Judgement;
 use super::reason::Detail;
 use super::sight::{Ask, Sight};
@@ -29,7 +29,8 @@ pub(in crate::core) struct Blame {
     pub want: usize,
     pub detail: Option<Detail>,
     pub explanation: Arc<str>,
-    pub near: Vec<Suggestion>,
+    /// The likeliest first.
+    pub near: Rc<[Suggestion]>,
 }
 
 pub(in crate::core) enum Outcome {
@@ -41,18 +42,19 @@ pub(in crate::core) enum Outcome {
 /// A near name as a sentence.
 pub(in crate::core) struct Suggestion {
     pub text: Arc<str>,
-    near: Near,
-    /// Parsed once, and only if a policy with an allowlist asks.
-    reference: OnceCell<Option<ImageReference>>,
+    name: Arc<str>,
+    /// The policies that allow it: looked up once, and only if one asks.
+    allowed: OnceCell<Bits>,
 }
 
 impl Suggestion {
-    fn new(near: Near) -> Self {
-        Self { text: message::did_you_mean(&near).into(), near, reference: OnceCell::new() }
+    fn new(near: &Near) -> Self {
+        Self { text: message::did_you_mean(near).into(), name: Arc::clone(&near.text), allowed: OnceCell::new() }
     }
 
-    pub fn reference(&self) -> Option<&ImageReference> {
-        self.reference.get_or_init(|| ImageReference::parse(&self.near.text).ok()).as_ref()
+    pub fn is_allowed_by(&self, entry: &Entry, patterns: &PolicyPatterns) -> bool {
+        let allowed = self.allowed.get_or_init(|| patterns.allowing(ImageReference::parse(&self.name).ok().as_ref()));
+        allowed.contains(entry.place)
     }
 }
 
@@ -177,7 +179,7 @@ fn work_out(sight: &Sight<'_>, ask: &Ask, nodes: &Bits, wants: &[Want<'_>], subj
             want: lack.image,
             detail: lack.detail,
             explanation,
-            near: near.into_iter().map(Suggestion::new).collect(),
+            near: near.iter().map(Suggestion::new).collect(),
         })
     });
     let blames = blames.collect();

@@ -3,20 +3,53 @@
 //! Enters: compiled policies, one generation at a time. Leaves: those that match a pod. A generation that cannot be
 //! compiled never gets here, so the last one that could stays in force.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+mod patterns;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, OnceLock};
 
 use super::namespace::{Match, NamespaceFacts};
-use super::policy::{Policy, Rescue};
+use super::policy::{Action, Enforcement, ImageLimit, Policy, PresenceRules, Remedy, Rescue};
 use super::selector::{Labels, Operator, Selector};
+
+pub(in crate::core) use self::patterns::{PolicyPatterns, Said};
 
 /// A policy with what decisions look up often.
 #[derive(Clone, Debug)]
 pub struct Entry {
     pub name: Arc<str>,
     pub policy: Arc<Policy>,
+    /// Its number among all policies, by name.
+    pub(in crate::core) place: u32,
     /// Equal for policies with equal `nodes`: what is worked out for one of them holds for all.
     pub(in crate::core) nodes_class: usize,
+    /// Equal for policies that differ in nothing but whom they match and in their patterns: where these say the same of a
+    /// pod's images, so does admission.
+    pub(in crate::core) kind: usize,
+}
+
+/// What makes policies of one kind.
+#[derive(PartialEq, Eq, Hash)]
+struct Kind<'a> {
+    nodes_class: usize,
+    limit: ImageLimit,
+    enforcement: Enforcement,
+    presence: PresenceRules,
+    templates: Action,
+    remedies: &'a [Remedy],
+}
+
+impl<'a> Kind<'a> {
+    fn of(policy: &'a Policy, nodes_class: usize) -> Self {
+        Self {
+            nodes_class,
+            limit: policy.node_image_limit,
+            enforcement: policy.enforcement,
+            presence: policy.presence,
+            templates: policy.templates,
+            remedies: &policy.remedies,
+        }
+    }
 }
 
 /// All policies, by name. A clone is cheap and independent, so that readers can hold one.
@@ -24,7 +57,10 @@ pub struct Entry {
 pub struct Policies {
     entries: BTreeMap<Arc<str>, Entry>,
     classes: usize,
+    kinds: usize,
     by_namespace: ByNamespace,
+    /// Of all policies; made by the first decision after a change.
+    patterns: OnceLock<Arc<PolicyPatterns>>,
 }
 
 /// Which policies may match a namespace, without asking each: of a hundred nearly all are for one team, and demand a value
@@ -88,7 +124,7 @@ impl Policies {
     pub fn apply(&mut self, policy: impl Into<Arc<Policy>>) {
         let policy = policy.into();
         let name: Arc<str> = policy.name.as_str().into();
-        self.entries.insert(Arc::clone(&name), Entry { name, policy, nodes_class: 0 });
+        self.entries.insert(Arc::clone(&name), Entry { name, policy, place: 0, nodes_class: 0, kind: 0 });
         self.classify();
     }
 
@@ -99,12 +135,26 @@ impl Policies {
 
     fn classify(&mut self) {
         let mut classes: BTreeMap<Selector, usize> = BTreeMap::new();
-        for entry in self.entries.values_mut() {
+        let mut kinds: HashMap<Kind<'_>, usize> = HashMap::new();
+        for (place, entry) in (0..).zip(self.entries.values_mut()) {
             let next = classes.len();
+            entry.place = place;
             entry.nodes_class = *classes.entry(entry.policy.nodes.clone()).or_insert(next);
+            let next = kinds.len();
+            entry.kind = *kinds.entry(Kind::of(&entry.policy, entry.nodes_class)).or_insert(next);
         }
-        self.classes = classes.len();
+        (self.classes, self.kinds) = (classes.len(), kinds.len());
         self.by_namespace = ByNamespace::new(self.entries.values());
+        self.patterns.take();
+    }
+
+    /// How many different kinds there are.
+    pub(in crate::core) fn kinds(&self) -> usize {
+        self.kinds
+    }
+
+    pub(in crate::core) fn patterns(&self) -> &PolicyPatterns {
+        self.patterns.get_or_init(|| Arc::new(PolicyPatterns::new(self.entries.values())))
     }
 
     /// How many different `nodes` there are.

@@ -48,7 +48,7 @@ pub enum ImageLimit {
     Unlimited,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PresenceRules {
     pub scope: PresenceScope,
     pub on_absent: Action,
@@ -64,7 +64,7 @@ pub enum Rescue {
     PullIfNotPresent,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Remedy {
     pub image: ImagePattern,
     pub text: String,

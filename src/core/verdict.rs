@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use super::namespace::NamespaceFacts;
@@ -80,6 +81,15 @@ pub struct Question<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     pub policy: Arc<str>,
+    /// "Did you mean ...?", where something near is known that this policy allows.
+    pub hint: Option<Arc<str>>,
+    /// What several policies may have found.
+    pub found: Arc<Found>,
+}
+
+/// A finding, whoever's it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
     /// The containers and image volumes that use the image; none where the finding is about the pod as a whole.
     pub containers: Arc<[String]>,
     /// As written; empty where the finding is about the pod as a whole.
@@ -92,15 +102,21 @@ pub struct Finding {
     pub would_be: Action,
     /// As `action`, had no policy said Audit: where it is stricter, this is what would have been done.
     pub unaudited: Action,
-    /// What was found, in whole sentences, without hint, remedy and policy. Several policies share one text.
+    /// What was found, in whole sentences, without hint, remedy and policy. Several findings share one text.
     pub explanation: Arc<str>,
-    /// "Did you mean ...?", where something near is known.
-    pub hint: Option<Arc<str>>,
     /// What to do: the operator's own words, or ours.
     pub remedy: Option<Cow<'static, str>>,
 }
 
-impl Finding {
+impl Deref for Finding {
+    type Target = Found;
+
+    fn deref(&self) -> &Found {
+        &self.found
+    }
+}
+
+impl Found {
     /// Only Audit keeps it from being done.
     pub fn is_would_have(&self) -> bool {
         self.unaudited > self.action

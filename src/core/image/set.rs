@@ -65,6 +65,27 @@ impl PatternSet {
         [self.everything, literal, glob].into_iter().flatten().min()
     }
 
+    /// The indexes of all patterns that match, in no order.
+    pub fn all_matches(&self, reference: &ImageReference) -> impl Iterator<Item = usize> {
+        let of_host = self.hosts.get(reference.registry());
+        let literals = of_host.and_then(|of_host| of_host.literals.get(reference.repository())).into_iter().flatten();
+        let path = Edges::of_path(reference.repository());
+        let globs = of_host.into_iter().flat_map(|of_host| &of_host.globs);
+        let globs = globs.filter(move |(edges, _)| edges.admit(&path)).map(|(_, index)| index);
+        let by_path = literals.chain(globs).copied().filter(|index| self.matches_at(*index, reference));
+        self.everything.into_iter().chain(by_path)
+    }
+
+    /// The index of the first `**`.
+    pub fn any_image(&self) -> Option<usize> {
+        self.everything
+    }
+
+    /// The hosts that the patterns name.
+    pub fn hosts(&self) -> impl Iterator<Item = &str> {
+        self.hosts.keys().map(|host| &**host)
+    }
+
     fn first_literal(&self, of_host: &HostPatterns, reference: &ImageReference) -> Option<usize> {
         let indexes = of_host.literals.get(reference.repository())?;
         indexes.iter().copied().find(|index| self.matches_at(*index, reference))

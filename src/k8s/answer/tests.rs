@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::core::reason::Detail;
+use crate::core::verdict::Found;
 
 fn body(kind: &str, object: &Value) -> Vec<u8> {
     json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
@@ -20,8 +21,7 @@ fn pod() -> Value {
 }
 
 fn finding(action: Action, policy: &str) -> Finding {
-    Finding {
-        policy: policy.into(),
+    let found = Found {
         containers: Arc::from(["app".to_owned()]),
         image: "optio-node:latest".into(),
         reason: Reason::ImageAbsent,
@@ -30,9 +30,15 @@ fn finding(action: Action, policy: &str) -> Finding {
         would_be: Action::Deny,
         unaudited: Action::Deny,
         explanation: "image \"optio-node:latest\" is on none of 2 nodes.".into(),
-        hint: None,
         remedy: Some("Run ./images/build.sh node to build it.".into()),
-    }
+    };
+    Finding { policy: policy.into(), hint: None, found: Arc::new(found) }
+}
+
+fn changed(finding: Finding, change: impl FnOnce(&mut Found)) -> Finding {
+    let mut found = Arc::unwrap_or_clone(finding.found);
+    change(&mut found);
+    Finding { found: Arc::new(found), ..finding }
 }
 
 fn verdict(findings: Vec<Finding>) -> Verdict {
@@ -74,7 +80,7 @@ fn a_denial_is_for_people_and_for_programs() {
 
 #[test]
 fn only_what_waiting_can_mend_is_worth_another_try() {
-    let not_allowed = Finding { reason: Reason::ImageNotAllowed, ..finding(Action::Deny, "agents") };
+    let not_allowed = changed(finding(Action::Deny, "agents"), |found| found.reason = Reason::ImageNotAllowed);
     let answer = answered("Pod", &pod(), &verdict(vec![not_allowed, finding(Action::Deny, "agents")]));
     assert_eq!(answer.pointer("/response/status/reason"), Some(&json!("ImageNotAllowed")));
     assert_eq!(answer.pointer("/response/status/details/retryAfterSeconds"), None);
@@ -109,10 +115,11 @@ fn the_fields_of_a_template_are_named_from_its_root() {
 #[test]
 fn an_answer_stays_small_for_a_thousand_findings() {
     let long: Arc<str> = "x".repeat(5_000).into();
-    let findings = (0..1_000).map(|n| Finding {
-        explanation: format!("{n}{long}").into(),
-        remedy: Some(long.to_string().into()),
-        ..finding(Action::Deny, "p")
+    let findings = (0..1_000).map(|n| {
+        changed(finding(Action::Deny, "p"), |found| {
+            found.explanation = format!("{n}{long}").into();
+            found.remedy = Some(long.to_string().into());
+        })
     });
     let verdict = Verdict { findings: findings.collect(), omitted: 7, matched_policies: vec!["p".into(); 1_000] };
     let answer = answered("Pod", &pod(), &verdict);
