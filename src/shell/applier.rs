@@ -22,7 +22,9 @@ use super::world::World;
 use crate::core::pod::OwnerRef;
 use crate::core::reason::Reason;
 use crate::core::refusal::Refusals;
-use crate::core::runtime::effect::{ANNOTATIONS, Effect, Fence, Outcome, Planned, Record, STATE_LABEL};
+use crate::core::runtime::effect::{
+    ANNOTATIONS, Effect, FAILED_DEADLINE, Fence, Outcome, Planned, Record, STATE_LABEL,
+};
 use crate::core::runtime::guard::{
     Guard, job_may_be_unmarked, job_may_fail, owner_may_be_marked, pod_may_be_collected, pod_may_be_failed,
 };
@@ -243,10 +245,10 @@ impl<R: Refusals + Default> Applier<R> {
         }
         let mut patch = marks(&Fence { uid: pod.uid, resource_version: pod.resource_version }, labels, annotations);
         // It can only be lowered.
-        if pod.active_deadline.is_none_or(|deadline| deadline > 1)
+        if pod.active_deadline.is_none_or(|deadline| deadline > FAILED_DEADLINE)
             && let Some(object) = patch.as_object_mut()
         {
-            object.insert("spec".to_owned(), json!({ "activeDeadlineSeconds": 1 }));
+            object.insert("spec".to_owned(), json!({ "activeDeadlineSeconds": FAILED_DEADLINE }));
         }
         call(pods.patch(name, &PatchParams::default(), &Patch::Merge(patch))).await?;
         Ok(DONE)

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::super::reason::Reason;
-use super::effect::{Effect, EffectId, FailureState};
+use super::effect::{Effect, EffectId, FAILED_DEADLINE, FailureState};
 use super::entry::TaskEntry;
 use super::findings::Finding;
 use super::ledger::{Ledger, Step};
@@ -58,7 +58,7 @@ impl Ledger {
         if pod.fate != Fate::Open {
             return true;
         }
-        if pod.sight.active_deadline == Some(1) {
+        if pod.sight.active_deadline == Some(FAILED_DEADLINE) {
             pod.failed_at.get_or_insert(desk.cx.now);
         }
         if pod.failed_at.is_some() {

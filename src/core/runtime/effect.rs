@@ -23,6 +23,9 @@ pub const FAILED_AT_ANNOTATION: &str = "pullguard.dev/failed-at";
 pub const ANNOTATIONS: [&str; 5] =
     [CLASS_ANNOTATION, IMAGE_ANNOTATION, MESSAGE_ANNOTATION, REMEDY_ANNOTATION, FAILED_AT_ANNOTATION];
 
+/// The `activeDeadlineSeconds` by which a pod is failed in place: the kubelet ends it at its next look.
+pub const FAILED_DEADLINE: i64 = 1;
+
 /// Names one effect of a plan; the same world gives the same id, in every replica.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EffectId(pub String);

@@ -16,7 +16,7 @@ use super::super::pod::{PodFacts, PullPolicy};
 use super::brake::{Brakes, Limits};
 use super::caps::{Caps, Meter};
 use super::denied::DeniedJobs;
-use super::effect::{EffectId, FailureState, Record};
+use super::effect::{EffectId, FAILED_DEADLINE, FailureState, Record};
 use super::entry::TaskEntry;
 use super::moment::{Moment, Pace, elapsed};
 use super::patience::Patience;
@@ -179,7 +179,7 @@ impl Ledger {
         let over = pod.phase.is_over() || pod.deleting;
         let symptoms = if over { Vec::new() } else { symptoms(&pod) };
         if !self.pods.contains_key(&pod.uid) {
-            let dead = pod.phase == Phase::Failed && !pod.deleting && self.was_counted(&pod);
+            let dead = pod.phase == Phase::Failed && !pod.deleting && self.died_of_pull(&pod);
             if symptoms.is_empty() && !dead {
                 return started.into();
             }
@@ -239,12 +239,15 @@ impl Ledger {
         self.tasks.range(first..).take_while(move |(id, _)| id.namespace == namespace).map(|(_, task)| task)
     }
 
-    /// A dead pod whose container states tell nothing any more: was it one that we, or a ledger before us, saw stuck?
-    fn was_counted(&self, pod: &PodSight) -> bool {
-        !super::symptoms::may_have_run(pod)
-            && self
-                .tasks_in(pod.namespace())
-                .any(|task| task.record.as_ref().is_some_and(|sight| sight.record.counted_pods.contains(&pod.uid)))
+    /// A dead pod whose container states tell nothing any more: was it one that we, or a ledger before us, saw stuck? A
+    /// record counts it; or it was failed in place with its task, and whoever did that died before it was counted.
+    fn died_of_pull(&self, pod: &PodSight) -> bool {
+        let ended = pod.active_deadline == Some(FAILED_DEADLINE);
+        let knows = |task: &TaskEntry| {
+            let counts = |sight: &RecordSight| sight.record.counted_pods.contains(&pod.uid);
+            task.record.as_ref().is_some_and(counts) || (ended && task.permanent().is_some())
+        };
+        !super::symptoms::may_have_run(pod) && self.tasks_in(pod.namespace()).any(knows)
     }
 
     /// The starts of containers: news for brakes, for "no such image, or denied", and for tasks that fail on that image.

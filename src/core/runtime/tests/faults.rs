@@ -10,15 +10,19 @@ use crate::core::runtime::sight::{DenialSight, Phase};
 
 use super::world::*;
 
-/// A Job, a labelled task of five pods, and a single pod, all without their image.
+/// A Job, a labelled task of five pods, and a single pod, all without their image. The last of the five, which will be
+/// kept, is failed with the others before its own grace is over.
 fn troubled() -> World {
     let mut world = World::new(rules());
     let job = world.job("j");
     world.put(pod("of-job", "nope:1", 0).of(&job).never());
-    for index in 0..5 {
-        world.put(pod(&format!("t{index}"), "nope:1", index).labelled("task", "t").never());
+    let of_task = |index| pod(&format!("t{index}"), "nope:1", index).labelled("task", "t").never();
+    for index in 0..4 {
+        world.put(of_task(index));
     }
     world.put(pod("alone", "nope:1", 0).never());
+    world.pass(5);
+    world.put(of_task(4));
     world
 }
 
