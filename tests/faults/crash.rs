@@ -27,9 +27,9 @@ async fn troubled(scene: &Scene<'_>) -> Result<()> {
 
 /// What is to come of it, whatever happens on the way: all of it, and nothing twice.
 async fn assert_done(scene: &Scene<'_>, calls: &[Call], case: &str) -> Result<()> {
-    scene.assert_failed_by_us("batch", 60).await.context(case.to_owned())?;
+    scene.assert_failed_by_us("batch", 120).await.context(case.to_owned())?;
     let pods = scene.api::<Pod>();
-    until(&format!("one dead pod of the task is left ({case})"), 60, || {
+    until(&format!("one dead pod of the task is left ({case})"), 120, || {
         let pods = pods.clone();
         Box::pin(async move {
             let all = pods.list(&kube::api::ListParams::default().labels(crate::stage::TASK_LABEL)).await?.items;

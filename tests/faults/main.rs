@@ -48,7 +48,7 @@ type Shared = Arc<OnceLock<Result<Stage, String>>>;
 fn play(shared: &Shared, act: Play) -> Result<()> {
     let stage = shared.get_or_init(|| Stage::up().map_err(|error| format!("{error:#}")));
     let stage = stage.as_ref().map_err(|error| anyhow!("there is no control plane: {error}"))?;
-    stage.runtime.block_on(act(stage))
+    stage.runtime.block_on(act(stage)).map_err(|error| anyhow!("{error:#}\n{}", stage.aftermath()))
 }
 
 fn main() -> ExitCode {

@@ -13,9 +13,13 @@ use crate::replica::Replica;
 use crate::stage::{Scene, Stage, until};
 use crate::wire::Wire;
 
+/// The controllers of Kubernetes ask an API server that was away again after up to a minute (client-go's back-off), and only
+/// then fail a Job that bears its `FailureTarget`.
+const AFTER_OUTAGE: u64 = 180;
+
 async fn until_stuck(scene: &Scene<'_>, count: usize) -> Result<()> {
     let pods = scene.api::<Pod>();
-    until(&format!("{count} pods wait for their images"), 30, || {
+    until(&format!("{count} pods wait for their images"), 90, || {
         let pods = pods.clone();
         Box::pin(async move {
             let all = pods.list(&kube::api::ListParams::default()).await?.items;
@@ -29,7 +33,7 @@ async fn until_stuck(scene: &Scene<'_>, count: usize) -> Result<()> {
 
 async fn until_running(scene: &Scene<'_>, job: &str) -> Result<()> {
     let (jobs, name) = (scene.api::<Job>(), job.to_owned());
-    until(&format!("the pod of {job} runs"), 30, || {
+    until(&format!("the pod of {job} runs"), AFTER_OUTAGE, || {
         let (jobs, name) = (jobs.clone(), name.clone());
         Box::pin(async move {
             let ready = jobs.get(&name).await?.status.and_then(|status| status.ready);
@@ -64,12 +68,12 @@ pub async fn an_api_server_and_an_etcd_that_restart_forget_nothing_and_convict_n
         puppet.load("late:1");
         restart(stage, component, Duration::from_secs(8)).await?;
         until_running(&scene, "saved").await?;
-        scene.assert_failed_by_us("hopeless", 60).await?;
+        scene.assert_failed_by_us("hopeless", AFTER_OUTAGE).await?;
         tokio::time::sleep(Duration::from_secs(2)).await;
         scene.assert_untouched("saved").await?;
         // Until its kubelet could say otherwise it was as hopeless as the other one: it may have been marked, and is no more.
         let jobs = scene.api::<Job>();
-        until("the Job that goes on has no mark of ours", 30, || {
+        until("the Job that goes on has no mark of ours", 90, || {
             let jobs = jobs.clone();
             Box::pin(async move {
                 let labels = jobs.get("saved").await?.metadata.labels.unwrap_or_default();
@@ -112,7 +116,7 @@ pub async fn a_watch_that_comes_back_with_410_gone_finds_out_what_has_changed_me
     let text = [answer.stdout, answer.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
     ensure!(text.contains("410") || text.contains("too old") || text.contains("Expired"), "no 410: {text}");
     drop(sleeping);
-    scene.assert_failed_by_us("hopeless", 60).await?;
+    scene.assert_failed_by_us("hopeless", AFTER_OUTAGE).await?;
     tokio::time::sleep(Duration::from_secs(2)).await;
     scene.assert_untouched("saved").await?;
     let records = scene.records().await?;

@@ -51,7 +51,7 @@ pub async fn a_pod_that_starts_between_the_decision_and_failure_target_keeps_its
     decided(&scene, is_decided).await?;
     puppet.load("late:1");
     let jobs = scene.api::<Job>();
-    until("the Job knows that its pod runs", 30, || {
+    until("the Job knows that its pod runs", 90, || {
         let jobs = jobs.clone();
         Box::pin(async move {
             let ready = jobs.get("batch").await?.status.and_then(|status| status.ready);
@@ -82,7 +82,7 @@ pub async fn a_pod_that_starts_between_the_decision_and_its_deletion_is_not_dele
     let name = path.as_deref().and_then(|path| path.rsplit('/').next()).unwrap_or_default().to_owned();
     puppet.load("late:1");
     let (pods, wanted) = (scene.api::<Pod>(), name.clone());
-    until(&format!("{name} runs"), 30, || {
+    until(&format!("{name} runs"), 90, || {
         let (pods, name) = (pods.clone(), wanted.clone());
         Box::pin(async move {
             let phase = pods.get(&name).await?.status.and_then(|status| status.phase);

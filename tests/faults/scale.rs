@@ -236,10 +236,10 @@ pub async fn failure_target_is_accepted_within_a_second_of_the_end_of_the_grace(
         until_pods(&scene, 1).await?;
         all_stuck(&scene).await?;
         let said = Timestamp::now();
-        scene.until_failed(&name, 30).await?;
+        scene.until_failed(&name, 90).await?;
         let at = Audit::of(stage, "reaction")?.failed_at(&name).context("no FailureTarget in the audit log")?;
         late.push(at.duration_since(said).as_secs_f64() - GRACE.as_secs_f64());
-        until("its pods are gone", 30, || {
+        until("its pods are gone", 90, || {
             let pods = scene.api::<Pod>();
             Box::pin(async move { Ok(pods.list(&ListParams::default()).await?.items.is_empty().then_some(())) })
         })

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -29,6 +30,8 @@ pub struct Stage {
     pub cluster: Cluster,
     pub client: Client,
     pub runtime: Runtime,
+    /// The namespace that was opened last: where to look for why a scenario failed.
+    last: Mutex<String>,
 }
 
 impl Drop for Stage {
@@ -72,7 +75,7 @@ impl Stage {
         let runtime = Runtime::new()?;
         let client =
             runtime.block_on(async { Client::try_from(config_of(&cluster).await?).map_err(anyhow::Error::from) })?;
-        let stage = Self { cluster, client, runtime };
+        let stage = Self { cluster, client, runtime, last: Mutex::default() };
         stage.runtime.block_on(stage.make_nodes())?;
         Ok(stage)
     }
@@ -129,7 +132,7 @@ impl Stage {
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
         namespaces.create(&PostParams::default(), &serde_json::from_value(namespace)?).await?;
         let accounts: Api<k8s_openapi::api::core::v1::ServiceAccount> = Api::namespaced(self.client.clone(), name);
-        until("the namespace has its service account", 30, || {
+        until("the namespace has its service account", 90, || {
             let accounts = accounts.clone();
             Box::pin(async move { Ok(accounts.get_opt("default").await?.map(drop)) })
         })
@@ -143,7 +146,27 @@ impl Stage {
             },
         });
         self.cluster.apply(&policy.to_string())?;
+        name.clone_into(&mut self.last.lock().unwrap_or_else(PoisonError::into_inner));
         Ok(Scene { stage: self, namespace: name.to_owned() })
+    }
+
+    /// How things stand where a scenario failed, as far as the API server tells.
+    pub fn aftermath(&self) -> String {
+        let namespace = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let columns = "NAME:.metadata.name,UID:.metadata.uid,DELETED:.metadata.deletionTimestamp,PHASE:.status.phase,\
+            DEADLINE:.spec.activeDeadlineSeconds,STATE:.status.containerStatuses[0].state,MARK:.metadata.labels.pullguard\\.dev/state,\
+            CONDITIONS:.status.conditions[*].type,REASONS:.status.conditions[*].reason";
+        let told = |kind: &str, output: &str| {
+            let answer = self.cluster.kubectl(&["--namespace", &namespace, "get", kind, "--output", output]);
+            answer.map_or_else(
+                |error| format!("{error:#}"),
+                |answer| {
+                    [answer.stdout, answer.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat()
+                },
+            )
+        };
+        let objects = told("pods,jobs", &format!("custom-columns={columns}"));
+        format!("namespace {namespace}:\n{objects}{}{}", told("pullfailures", "yaml"), told("events", "wide"))
     }
 }
 

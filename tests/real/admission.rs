@@ -139,9 +139,9 @@ fn a_policy_follows_the_labels_of_a_namespace(scene: &Scene<'_>) -> Result<()> {
     scene.try_create(&bad)?.accepted_in_silence()?;
     let label = |label: &str| scene.ok(&["label", "namespace", &scene.namespace, label]);
     label(&format!("team={}", scene.namespace))?;
-    until("the policy is for this namespace", 20, || Ok((!scene.try_create(&bad)?.accepted).then_some(())))?;
+    until("the policy is for this namespace", 90, || Ok((!scene.try_create(&bad)?.accepted).then_some(())))?;
     label("team-")?;
-    until("it no longer is", 20, || Ok(scene.try_create(&bad)?.accepted.then_some(())))
+    until("it no longer is", 90, || Ok(scene.try_create(&bad)?.accepted.then_some(())))
 }
 
 fn warn_warns_and_creates(scene: &Scene<'_>) -> Result<()> {
@@ -253,7 +253,7 @@ fn once_the_image_is_imported_the_pod_is_admitted_and_runs(scene: &Scene<'_>) ->
 
 fn a_pinned_pod_lands_on_the_one_node_that_holds_its_image(scene: &Scene<'_>) -> Result<()> {
     scene.policy(json!({"rescue": "PinToHolders"}))?;
-    until("the mutating webhook is there", 30, || {
+    until("the mutating webhook is there", 90, || {
         Ok(scene.kubectl(&["get", "mutatingwebhookconfiguration", "pullguard"])?.accepted.then_some(()))
     })?;
     let image = scene.image("node");

@@ -89,7 +89,7 @@ fn an_image_that_comes_after_the_failure_resolves_it_and_the_task_runs(scene: &S
     let task = task_pod("task-1", &image);
     scene.created(&task)?;
     scene.record("task-1", "PermanentlyFailed")?;
-    until("the next pod is refused", 10, || Ok((!scene.try_create(&task)?.accepted).then_some(())))?;
+    until("the next pod is refused", 60, || Ok((!scene.try_create(&task)?.accepted).then_some(())))?;
     for node in [Node::A, Node::B] {
         scene.cluster.import(node, &image)?;
     }
@@ -98,11 +98,11 @@ fn an_image_that_comes_after_the_failure_resolves_it_and_the_task_runs(scene: &S
         let record = scene.any_record("task-1")?;
         Ok(record.filter(|record| record["status"]["state"] == "Resolved"))
     })?;
-    let told = until("that is told", 20, || {
+    let told = until("that is told", 90, || {
         Ok(scene.events("controller")?.into_iter().find(|event| event["reason"] == "PullResolved"))
     })?;
     ensure!(told["action"] == "Resolve" && told["type"] == "Normal", "{told}");
-    until("the next pod is accepted", 10, || Ok(scene.try_create(&task)?.accepted.then_some(())))?;
+    until("the next pod is accepted", 60, || Ok(scene.try_create(&task)?.accepted.then_some(())))?;
     scene.created(&task)?;
     until("it runs", 60, || {
         let pods = scene.pods_of_task("task-1")?;

@@ -51,7 +51,7 @@ fn a_registry_that_stays_away_ends_a_task_after_max_attempts(scene: &Scene<'_>) 
     // One more may slip through until it is known at admission.
     let attempts = record["status"]["attempts"].as_i64().context("a number")?;
     ensure!((3..=4).contains(&attempts) && (3..=4).contains(&made), "{made} pods, {attempts} attempts");
-    let told = until("that is told", 30, || {
+    let told = until("that is told", 90, || {
         Ok(scene.events("controller")?.into_iter().find(|event| event["reason"] == "PullRetriesExhausted"))
     })?;
     ensure!(told["note"].as_str().is_some_and(|note| note.contains(" attempts ")), "{told}");

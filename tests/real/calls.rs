@@ -78,7 +78,7 @@ fn a_healthy_pod_costs_one_call_at_its_creation_and_none_after(scene: &Scene<'_>
         Ok((answer.accepted && !answer.err.contains("Warning")).then_some(()))
     })?;
     let counted = Counted::new(scene)?;
-    until("the API server calls the copies", 30, || {
+    until("the API server calls the copies", 90, || {
         scene.try_create(&pod("probe", ON_BOTH, "Never"))?;
         Ok((!counted.calls()?.is_empty()).then_some(()))
     })?;

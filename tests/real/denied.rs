@@ -26,7 +26,7 @@ fn denying(limit: &str, more: &Value) -> Value {
 }
 
 fn until_denied(scene: &Scene<'_>, job: &str) -> Result<()> {
-    until(&format!("the pods of {job} are denied"), 30, || {
+    until(&format!("the pods of {job} are denied"), 90, || {
         let events = scene.list("events")?;
         let denied =
             events.iter().any(|event| event["reason"] == "FailedCreate" && event["involvedObject"]["name"] == job);

@@ -27,7 +27,7 @@ fn while_no_replica_answers_pods_pass_unjudged(scene: &Scene<'_>) -> Result<()> 
     wait_installed(scene.cluster)?;
     passed?;
     ensure!(registered?.accepted, "there was no webhook that could have been called");
-    until("pods are refused again", 30, || Ok((!scene.try_create(&absent)?.accepted).then_some(())))
+    until("pods are refused again", 90, || Ok((!scene.try_create(&absent)?.accepted).then_some(())))
 }
 
 fn uninstalled_it_blocks_nothing_and_installed_again_it_works(scene: &Scene<'_>) -> Result<()> {
@@ -52,6 +52,6 @@ fn uninstalled_it_blocks_nothing_and_installed_again_it_works(scene: &Scene<'_>)
 
     scene.policy(spec)?;
     let another = pod("another", &scene.image("other"), "Never");
-    until("pods are refused again", 30, || Ok((!scene.try_create(&another)?.accepted).then_some(())))?;
+    until("pods are refused again", 90, || Ok((!scene.try_create(&another)?.accepted).then_some(())))?;
     scene.create(&another)?.refused_with(&["ImageAbsent"])
 }

@@ -127,12 +127,12 @@ fn jobs_of_every_kind_fail_with_the_cause_and_without_a_second_pod(scene: &Scene
         scene.record(name, "PermanentlyFailed")?;
     }
     // What is gone by now has left its record, which tells it all.
-    until("the short-lived one is gone", 30, || {
+    until("the short-lived one is gone", 90, || {
         Ok((!scene.kubectl(&["get", "job", "short-lived"])?.accepted).then_some(()))
     })?;
     let record = scene.record("short-lived", "PermanentlyFailed")?;
     ensure!(record["status"]["image"] == image.as_str(), "{}", record["status"]);
-    until("no pod of them is left", 30, || Ok(scene.list("pods")?.is_empty().then_some(())))
+    until("no pod of them is left", 90, || Ok(scene.list("pods")?.is_empty().then_some(())))
 }
 
 fn what_fail_owner_forbids_is_not_done(scene: &Scene<'_>) -> Result<()> {

@@ -202,7 +202,7 @@ fn an_allowlist_that_kubectl_empties_stays_as_it_was_and_the_policy_says_so(scen
     scene.try_create(&bad)?.refused_with(&["ImageNotAllowed"])?;
     let emptied = scene.apply_policy(&[&scene.namespace], json!({"allowedImages": Value::Null}))?;
     ensure!(emptied.accepted, "{}", emptied.err);
-    until("the policy says what is wrong", 30, || {
+    until("the policy says what is wrong", 90, || {
         let policy = scene.get("nodeimagepolicy", &scene.namespace)?;
         let message = condition(&policy, "Ready")
             .filter(|ready| ready["status"] == "False")
@@ -243,7 +243,7 @@ impl<'s, 'c> Second<'s, 'c> {
         let applied = scene.kubectl_stdin(&["apply", "-f", "-"], &policy.to_string())?;
         ensure!(applied.accepted, "{}", applied.err);
         let second = Self(scene, name);
-        until("the second policy is in force", 30, || {
+        until("the second policy is in force", 90, || {
             let policy = scene.get("nodeimagepolicy", &second.1)?;
             Ok((policy["status"]["observedGeneration"] == 1).then_some(()))
         })?;
@@ -288,7 +288,7 @@ fn a_rescue_is_told_to_the_client_and_in_an_event_but_not_of_a_rehearsal(scene: 
     scene.policy(json!({"rescue": "PullIfNotPresent", "allowedImages": ["**"]}))?;
     let task = pod("task", &scene.image("node"), "Never");
     let warning = format!("Warning: Rescued (policy {}", &scene.namespace[..40]);
-    until("the mutating webhook is heeded", 30, || Ok(scene.try_create(&task)?.err.contains(&warning).then_some(())))?;
+    until("the mutating webhook is heeded", 90, || Ok(scene.try_create(&task)?.err.contains(&warning).then_some(())))?;
     sleep(Duration::from_secs(2));
     ensure!(scene.events("webhook")?.is_empty(), "a rehearsal was told of");
     let created = scene.create(&task)?;

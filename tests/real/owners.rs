@@ -90,7 +90,7 @@ impl<'a> Kinds<'a> {
             let name = format!("crd/{plural}.{GROUP}");
             scene.ok(&["wait", "--for=condition=Established", &name, "--timeout=30s"])?;
         }
-        until("the right is aggregated", 30, || {
+        until("the right is aggregated", 90, || {
             Ok(scene.get("clusterrole", "pullguard-task-kinds")?["rules"].to_string().contains(GROUP).then_some(()))
         })?;
         Ok(this)

@@ -218,11 +218,11 @@ fn an_edit_that_cannot_be_compiled_leaves_the_last_good_generation_in_force(scen
     let lenient = Lenient::new(scene)?;
     // Its first pattern alone would allow everything.
     let bad = json!({"allowedImages": ["**", "registry.local/team/-app"]});
-    until("the definition takes it", 30, || {
+    until("the definition takes it", 90, || {
         Ok(scene.apply_policy(&[&scene.namespace], bad.clone())?.accepted.then_some(()))
     })?;
     drop(lenient);
-    let policy = until("the policy is not Ready", 30, || {
+    let policy = until("the policy is not Ready", 90, || {
         let policy = scene.get("nodeimagepolicy", &scene.namespace)?;
         let unready = condition(&policy, "Ready").is_some_and(|ready| ready["status"] == "False");
         Ok(unready.then_some(policy))

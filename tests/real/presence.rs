@@ -85,7 +85,7 @@ fn preloaded_images_count_until_a_kubelet_contradicts(scene: &Scene<'_>) -> Resu
     scene.created(&task)?;
     scene.until_stuck("ErrImageNeverPull")?;
     // The kubelet knows better than the policy: on its node, and there alone.
-    until("a pod for that node is refused", 30, || Ok((!scene.try_create(&task)?.accepted).then_some(())))?;
+    until("a pod for that node is refused", 90, || Ok((!scene.try_create(&task)?.accepted).then_some(())))?;
     let mut again = task.clone();
     again["metadata"]["name"] = json!("again");
     scene.try_create(&again)?.refused_with(&["ImageAbsent", &image, "a kubelet that says it is not there"])?;

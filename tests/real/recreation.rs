@@ -29,7 +29,7 @@ fn failed(scene: &Scene<'_>, image: &str, settings: Value) -> Result<Value> {
     first["metadata"]["name"] = json!("first");
     scene.created(&first)?;
     let record = scene.record("task-1", "PermanentlyFailed")?;
-    until("the next pod is refused", 10, || Ok((!scene.try_create(&task(image, "Never"))?.accepted).then_some(())))?;
+    until("the next pod is refused", 60, || Ok((!scene.try_create(&task(image, "Never"))?.accepted).then_some(())))?;
     Ok(record)
 }
 
@@ -54,14 +54,14 @@ fn another_image_secret_or_pull_policy_is_another_try_and_a_start_of_that_image_
     scene.created(&pulls)?;
     scene.until_running("next")?;
     scene.record("task-1", "Resolved")?;
-    until("the same again is accepted", 20, || Ok(scene.try_create(&renamed)?.accepted.then_some(())))
+    until("the same again is accepted", 90, || Ok(scene.try_create(&renamed)?.accepted.then_some(())))
 }
 
 fn without_a_policy_that_matches_a_record_denies_nothing(scene: &Scene<'_>) -> Result<()> {
     let image = scene.image("node");
     failed(scene, &image, json!({}))?;
     scene.ok(&["delete", "nodeimagepolicy", &scene.namespace])?;
-    until("the next pod is accepted", 10, || Ok(scene.try_create(&task(&image, "Never"))?.accepted.then_some(())))?;
+    until("the next pod is accepted", 60, || Ok(scene.try_create(&task(&image, "Never"))?.accepted.then_some(())))?;
     ensure!(scene.any_record("task-1")?.is_some(), "the record is gone");
     // Nor where the policy does not ask for it.
     scene.policy(acting("2s", json!({"denyRecreation": false})))?;
@@ -91,7 +91,7 @@ fn after_its_expiry_both_replicas_open_and_close_at_the_same_time(scene: &Scene<
         scene.ok(&["patch", "pullfailure", name, "--type=merge", "-p", &patch.to_string()]).map(drop)
     };
     let both =
-        |what: &str, open: bool| until(what, 20, || Ok(answers()?.iter().all(|answer| *answer == open).then_some(())));
+        |what: &str, open: bool| until(what, 90, || Ok(answers()?.iter().all(|answer| *answer == open).then_some(())));
     both("both replicas refuse it", false)?;
     // Six seconds before the expiry: closed, and then open, on both within a moment of each other.
     failed_ago(94)?;

@@ -16,7 +16,7 @@ crate::scenarios! {
 const KIND: &str = "mutatingwebhookconfiguration";
 
 fn until_registered(scene: &Scene<'_>) -> Result<()> {
-    until("the mutating webhook is there", 30, || {
+    until("the mutating webhook is there", 90, || {
         Ok(scene.kubectl(&["get", KIND, "pullguard"])?.accepted.then_some(()))
     })
 }
@@ -29,7 +29,7 @@ fn a_pod_that_may_pull_what_is_allowed_pulls_it_and_runs(scene: &Scene<'_>) -> R
     until_registered(scene)?;
     let task = pod("task", &image, "Never");
     let policy_of = |pod: &Value| pod["spec"]["containers"][0]["imagePullPolicy"].clone();
-    until("the pod is let pull", 20, || {
+    until("the pod is let pull", 90, || {
         let answer =
             scene.kubectl_stdin(&["create", "--dry-run=server", "-o", "json", "-f", "-"], &task.to_string())?;
         Ok(answer.accepted.then_some(()))

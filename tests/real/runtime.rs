@@ -83,10 +83,10 @@ fn the_dead_pods_of_a_task_are_collected_down_to_keep_pods(scene: &Scene<'_>) ->
     ensure!(kept[0]["metadata"]["labels"]["pullguard.dev/state"] == "permanently-failed", "{}", kept[0]["metadata"]);
     let record = scene.record("task-1", "PermanentlyFailed")?;
     ensure!(record["spec"]["task"]["label"] == "optio.dev/task-id", "{record}");
-    until("the record counts the pods collected", 20, || {
+    until("the record counts the pods collected", 90, || {
         Ok((scene.record("task-1", "PermanentlyFailed")?["status"]["podsCollected"] == 3).then_some(()))
     })?;
-    let told = until("the collection is told", 20, || {
+    let told = until("the collection is told", 90, || {
         Ok(scene.events("controller")?.into_iter().find(|event| event["reason"] == "PodsCollected"))
     })?;
     ensure!(told["action"] == "CollectPods", "{told}");
@@ -101,12 +101,12 @@ fn a_failed_task_is_not_created_again_until_its_record_is_deleted(scene: &Scene<
     scene.created(&task)?;
     let record = scene.record("task-1", "PermanentlyFailed")?;
     let name = record["metadata"]["name"].as_str().context("a name")?;
-    until("the next pod is refused", 10, || Ok((!scene.try_create(&task)?.accepted).then_some(())))?;
+    until("the next pod is refused", 60, || Ok((!scene.try_create(&task)?.accepted).then_some(())))?;
     scene.create(&task)?.refused_with(&["TaskPermanentlyFailed", name, REMEDY])?;
     // Another task is another matter.
     scene.try_create(&task_pod("task-2", &scene.image("node")))?.accepted_in_silence()?;
     scene.ok(&["delete", "pullfailure", name])?;
-    until("the next pod is accepted", 20, || Ok(scene.try_create(&task)?.accepted.then_some(())))
+    until("the next pod is accepted", 90, || Ok(scene.try_create(&task)?.accepted.then_some(())))
 }
 
 fn a_tag_that_the_registry_does_not_have_fails_the_job(scene: &Scene<'_>) -> Result<()> {

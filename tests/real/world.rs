@@ -76,7 +76,7 @@ impl<'a> Scene<'a> {
         let short: String = scenario.replace('_', "-").chars().take(40).collect();
         let namespace = format!("{}-{run}", short.trim_end_matches('-'));
         cluster.kubectl_ok(&["create", "namespace", &namespace])?;
-        until("the namespace has its service account", 30, || {
+        until("the namespace has its service account", 90, || {
             let account = cluster.kubectl(&["get", "serviceaccount", "default", "--namespace", &namespace])?;
             Ok(account.status.success().then_some(()))
         })?;

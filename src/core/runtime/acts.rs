@@ -90,7 +90,7 @@ impl Ledger {
                 let clock = entry
                     .clocks
                     .entry(trouble.image_key.clone())
-                    .or_insert_with(|| ImageClock::new(trouble.since, cx.now));
+                    .or_insert_with(|| Box::new(ImageClock::new(trouble.since, cx.now)));
                 clock.see(trouble, cx.now);
             }
             let gone = match pod.fate {

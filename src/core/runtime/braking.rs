@@ -73,7 +73,7 @@ impl Ledger {
                         let failure = trouble.failure(Some(node), cx.setting.nodes, cx.wall);
                         goes_through_node_brake(failure.class, failure.lost)
                     };
-                    for trouble in pod.troubles.values().filter(of_node) {
+                    for trouble in pod.troubles.values().map(|trouble| &**trouble).filter(of_node) {
                         if let Some(clock) = task.clocks.get_mut(&trouble.image_key) {
                             clock.restart(cx.now);
                             task.write_clock_down();

@@ -32,9 +32,10 @@ pub(super) struct TaskEntry {
     pub rules: Option<Rules>,
     /// Uids of pods in the ledger.
     pub pods: BTreeSet<String>,
-    pub clocks: BTreeMap<String, ImageClock>,
+    /// By image, as are the failures. Boxed, as a map of one has room for eleven.
+    pub clocks: BTreeMap<String, Box<ImageClock>>,
     /// What was last told of each image.
-    pub failures: BTreeMap<String, RecordedFailure>,
+    pub failures: BTreeMap<String, Box<RecordedFailure>>,
     pub attempts: u32,
     pub counted: VecDeque<String>,
     /// In all, also what the record does not say yet.
@@ -156,9 +157,9 @@ impl TaskEntry {
             Permanence::Permanent | Permanence::Unclear => failure.last_seen.map(|at| pace.at(at)),
             Permanence::Transient => None,
         };
-        let clock = self.clocks.entry(key.clone()).or_insert_with(|| ImageClock::new(first, pace.now()));
+        let clock = self.clocks.entry(key.clone()).or_insert_with(|| Box::new(ImageClock::new(first, pace.now())));
         clock.remember(first, firm);
-        self.failures.entry(key).or_insert_with(|| failure.clone());
+        self.failures.entry(key).or_insert_with(|| Box::new(failure.clone()));
     }
 
     pub fn note_counted(&mut self, uid: &str) {

@@ -151,7 +151,7 @@ impl Ledger {
                 continue;
             }
             let failure = recorded(pod, trouble, finding, policies, entry, self, cx);
-            entry.failures.insert(finding.key.clone(), failure);
+            entry.failures.insert(finding.key.clone(), Box::new(failure));
         }
     }
 }

@@ -102,7 +102,8 @@ pub(super) enum Fate {
 #[derive(Clone, Debug)]
 pub(super) struct PodEntry {
     pub sight: PodSight,
-    pub troubles: BTreeMap<String, Trouble>,
+    /// By container. Boxed, as a map of one has room for eleven.
+    pub troubles: BTreeMap<String, Box<Trouble>>,
     pub fate: Fate,
     pub task: Option<TaskId>,
     /// Those that match it, by name.
@@ -169,7 +170,7 @@ impl PodEntry {
 
     /// The troubles that the status tells of now.
     pub fn told(&self) -> impl Iterator<Item = &Trouble> {
-        self.troubles.values().filter(|trouble| trouble.silent_since.is_none())
+        self.troubles.values().map(|trouble| &**trouble).filter(|trouble| trouble.silent_since.is_none())
     }
 
     pub fn forget_silent(&mut self, now: Moment) {
@@ -186,7 +187,7 @@ impl PodEntry {
             let known = self.troubles.get(&symptom.container).filter(|trouble| trouble.image_key == key);
             let (mut trouble, is_new) = match known {
                 Some(trouble) => (trouble.clone(), false),
-                None => (Trouble::new(symptom.clone(), now), true),
+                None => (Box::new(Trouble::new(symptom.clone(), now)), true),
             };
             let pulled_again = trouble.symptom.reason != JUST_PULLED && symptom.reason == JUST_PULLED;
             let other_words = trouble.symptom.told != symptom.told || trouble.symptom.reason != symptom.reason;

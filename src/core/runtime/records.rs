@@ -67,10 +67,10 @@ impl TaskEntry {
         let now = whole_second(cx.wall);
         let known = self.record.as_ref().map(|sight| &sight.record);
         let suspect = conviction.cloned().or_else(|| self.suspect());
-        let first = self.clocks.values().map(super::clock::ImageClock::since).min();
+        let first = self.clocks.values().map(|clock| clock.since()).min();
         let failures = self.failures.iter().map(|(key, failure)| {
             let since = self.clocks.get(key).map(|clock| next_second(pace.wall(clock.since())));
-            RecordedFailure { first_seen: since.or(failure.first_seen), ..failure.clone() }
+            RecordedFailure { first_seen: since.or(failure.first_seen), ..RecordedFailure::clone(failure) }
         });
         let failed_at = match state {
             FailureState::PermanentlyFailed => {
