@@ -328,7 +328,7 @@ impl Deliberation<'_> {
             Hint::None => None,
             Hint::Near(near) => {
                 let allowed = near.iter().find(|near| near.is_allowed_by(entry, self.patterns));
-                allowed.map(|near| Arc::clone(&near.text))
+                allowed.map(Suggestion::text)
             }
             Hint::OtherHost(index) => other_host(&entry.policy, self.wants.get(*index)?.parsed.as_ref().ok()?),
         }

@@ -190,6 +190,8 @@ pub(in crate::core) struct Candidates {
     pub eligible: Bits,
     /// Nodes with a temporary obstacle to this pod; also some that are not eligible.
     pub obstructed: Bits,
+    /// Not eligible for their taints alone.
+    pub repelling: Bits,
 }
 
 impl Candidates {
@@ -197,7 +199,8 @@ impl Candidates {
         match route {
             Route::Placed(placement) => Self::placed(placement, inventory, now),
             Route::Bound(node) => {
-                Self { eligible: inventory.slot(node).into_iter().collect(), obstructed: unreliable(inventory, now) }
+                let eligible = inventory.slot(node).into_iter().collect();
+                Self { eligible, obstructed: unreliable(inventory, now), repelling: Bits::default() }
             }
         }
     }
@@ -242,14 +245,16 @@ impl Candidates {
             }
             tolerates_some |= tolerated && !tainted.transient;
         }
+        let mut repelling = eligible.clone();
         if tolerates_some {
             let repels = |taint: &Taint| taint.effect.excludes() && !is_tolerated(placement, taint);
-            let repelling = taints.iter().filter(|(taint, tainted)| !tainted.transient && repels(taint));
-            repelling.for_each(|(_, tainted)| tainted.nodes.take_from(&mut eligible));
+            let not_tolerated = taints.iter().filter(|(taint, tainted)| !tainted.transient && repels(taint));
+            not_tolerated.for_each(|(_, tainted)| tainted.nodes.take_from(&mut eligible));
         } else {
             eligible.and_not(&inventory.facets().sums().repelling);
         }
-        Self { eligible, obstructed }
+        repelling.and_not(&eligible);
+        Self { eligible, obstructed, repelling }
     }
 }
 

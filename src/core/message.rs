@@ -258,17 +258,19 @@ impl Evidence<'_> {
             let not = if one { "does not" } else { "do not" };
             match &group.why {
                 Unfit::NotOfPolicy => write!(out, "{be} not among the policy's nodes")?,
-                Unfit::Excluded(Exclusion::Taint(taint)) => write!(out, "{be} tainted {taint}")?,
-                Unfit::Excluded(Exclusion::NodeSelector { key, value }) => {
-                    write!(out, "{not} match the node selector {key}={value}")?;
-                }
-                Unfit::Excluded(Exclusion::NodeAffinity) => write!(out, "{not} match the required node affinity")?,
-                Unfit::Excluded(Exclusion::Os) => write!(out, "{be} of another operating system")?,
-                Unfit::Excluded(Exclusion::OtherNode) => match self.route {
-                    Route::Placed(placement) => {
-                        write!(out, "the pod names node {}", placement.node_name.as_deref().unwrap_or_default())?;
+                Unfit::Excluded(exclusion) => match &**exclusion {
+                    Exclusion::Taint(taint) => write!(out, "{be} tainted {taint}")?,
+                    Exclusion::NodeSelector { key, value } => {
+                        write!(out, "{not} match the node selector {key}={value}")?;
                     }
-                    Route::Bound(own) => write!(out, "the pod runs on node {own}")?,
+                    Exclusion::NodeAffinity => write!(out, "{not} match the required node affinity")?,
+                    Exclusion::Os => write!(out, "{be} of another operating system")?,
+                    Exclusion::OtherNode => match self.route {
+                        Route::Placed(placement) => {
+                            write!(out, "the pod names node {}", placement.node_name.as_deref().unwrap_or_default())?;
+                        }
+                        Route::Bound(own) => write!(out, "the pod runs on node {own}")?,
+                    },
                 },
             }
         }

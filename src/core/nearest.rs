@@ -3,6 +3,7 @@
 //! Enters: an image that the candidates lack. Leaves: the nodes that hold it and cannot take the pod, each with the why,
 //! and names on the candidates that look like it. Only denials and warnings ask, so it may look at a few single nodes.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::eligibility::Exclusion;
@@ -23,7 +24,7 @@ pub struct Miss {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unfit {
     /// The pod cannot run there.
-    Excluded(Exclusion),
+    Excluded(Rc<Exclusion>),
     /// It could, but the policy does not count this node.
     NotOfPolicy,
 }
@@ -46,8 +47,6 @@ pub struct Near {
 }
 
 const NAMED_MISSES: usize = 4;
-/// Holders looked at for the nearest of them: it is only a hint.
-const WEIGHED: usize = 32;
 /// Names looked at and names kept: somebody may have a thousand tags of one repository.
 const LOOKED_AT: usize = 64;
 const KEPT: usize = 3;
@@ -62,41 +61,26 @@ pub(in crate::core) fn misses(
     let mut outside = sight.holders_anywhere(image, preloaded, nodes);
     outside.and_not(candidates);
     let mut groups: Vec<Miss> = Vec::new();
-    let total = outside.len();
-    if total == 0 {
-        return Misses::default();
-    }
-    let named = sight.inventory.first_named(&outside, WEIGHED);
-    let weighed = named.into_iter().filter_map(|(slot, name)| {
-        let node = sight.inventory.view(slot)?;
-        let why = match sight.route.to(node, sight.inventory.settings(), sight.now) {
-            Err(exclusion) => Unfit::Excluded(exclusion),
-            Ok(_) => Unfit::NotOfPolicy,
-        };
-        Some((why, name))
-    });
-    let mut nearest: Vec<_> = weighed.collect();
-    // Those of one distance stay in the order of their names.
-    nearest.sort_by_key(|(why, _)| distance(why));
-    nearest.truncate(NAMED_MISSES);
-    let others = total - nearest.len();
-    for (why, name) in nearest {
-        match groups.iter_mut().find(|group| group.why == why) {
-            Some(group) => group.nodes.push(Arc::clone(name)),
-            None => groups.push(Miss { why, nodes: vec![Arc::clone(name)] }),
+    let (total, mut named) = (outside.len(), 0);
+    for nearer in sight.by_distance() {
+        if outside.is_empty() || named == NAMED_MISSES {
+            break;
+        }
+        let mut near = outside.clone();
+        if let Some(nodes) = nearer {
+            near.and(nodes);
+        }
+        outside.and_not(&near);
+        for (slot, name) in sight.inventory.first_named(&near, NAMED_MISSES - named) {
+            named += 1;
+            let why = sight.exclusion(slot).map_or(Unfit::NotOfPolicy, Unfit::Excluded);
+            match groups.iter_mut().find(|group| group.why == why) {
+                Some(group) => group.nodes.push(Arc::clone(name)),
+                None => groups.push(Miss { why, nodes: vec![Arc::clone(name)] }),
+            }
         }
     }
-    Misses { groups, others }
-}
-
-/// How far the pod is from running on such a node: a toleration is soon added; where it asks for other nodes, it is meant so.
-const fn distance(why: &Unfit) -> u8 {
-    match why {
-        Unfit::Excluded(Exclusion::Taint(_)) => 0,
-        Unfit::NotOfPolicy => 1,
-        Unfit::Excluded(Exclusion::NodeAffinity | Exclusion::NodeSelector { .. }) => 2,
-        Unfit::Excluded(Exclusion::Os | Exclusion::OtherNode) => 3,
-    }
+    Misses { groups, others: total - named }
 }
 
 /// Names that look like the one that is wanted, the likeliest first: the same name and tag in another place

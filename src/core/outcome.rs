@@ -39,21 +39,27 @@ pub(in crate::core) enum Outcome {
     Unknown(Vec<Blame>),
 }
 
-/// A near name as a sentence.
+/// A near name, for those who ask. Of several mostly the first is told, so what the others take is put off.
 pub(in crate::core) struct Suggestion {
-    pub text: Arc<str>,
-    name: Arc<str>,
-    /// The policies that allow it: looked up once, and only if one asks.
+    near: Near,
+    text: OnceCell<Arc<str>>,
+    /// The policies that allow it.
     allowed: OnceCell<Bits>,
 }
 
 impl Suggestion {
-    fn new(near: &Near) -> Self {
-        Self { text: message::did_you_mean(near).into(), name: Arc::clone(&near.text), allowed: OnceCell::new() }
+    fn new(near: Near) -> Self {
+        Self { near, text: OnceCell::new(), allowed: OnceCell::new() }
+    }
+
+    /// As a sentence.
+    pub fn text(&self) -> Arc<str> {
+        Arc::clone(self.text.get_or_init(|| message::did_you_mean(&self.near).into()))
     }
 
     pub fn is_allowed_by(&self, entry: &Entry, patterns: &PolicyPatterns) -> bool {
-        let allowed = self.allowed.get_or_init(|| patterns.allowing(ImageReference::parse(&self.name).ok().as_ref()));
+        let parse = || ImageReference::parse(&self.near.text).ok();
+        let allowed = self.allowed.get_or_init(|| patterns.allowing(parse().as_ref()));
         allowed.contains(entry.place)
     }
 }
@@ -179,7 +185,7 @@ fn work_out(sight: &Sight<'_>, ask: &Ask, nodes: &Bits, wants: &[Want<'_>], subj
             want: lack.image,
             detail: lack.detail,
             explanation,
-            near: near.iter().map(Suggestion::new).collect(),
+            near: near.into_iter().map(Suggestion::new).collect(),
         })
     });
     let blames = blames.collect();

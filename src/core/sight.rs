@@ -4,15 +4,17 @@
 //! policies ask. It must not know policies beyond that.
 //!
 //! A hundred policies may ask, and five thousand nodes be looked at for each, in some ten microseconds. So what depends on
-//! the pod alone is worked out once, and a judgement is one walk over the sets, 64 nodes at a time, without a set of its
-//! own; it ends at the first node that holds all images.
+//! the pod alone is worked out once, a judgement is a few operations on whole sets of nodes, and nodes are counted only
+//! for the images that are to blame.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::eligibility::{Candidates, Obstacle, Route};
+use super::eligibility::{Candidates, Exclusion, Obstacle, Route};
 use super::image::{ImageName, ImageReference};
 use super::inventory::bits::{Bits, NodeSet};
 use super::inventory::{Access, Inventory};
@@ -57,6 +59,16 @@ struct Ground {
     not_containerd: Bits,
 }
 
+/// What lists prove where they are at most so long.
+#[derive(Clone, Debug)]
+struct Proofs {
+    limit: ImageLimit,
+    /// Too long to be whole.
+    list_cut: Bits,
+    /// Of each image, the nodes on which it is proven absent, unless the operator says that it is preloaded there.
+    absent: Vec<Bits>,
+}
+
 #[derive(Clone, Debug)]
 pub(in crate::core) struct Sight<'a> {
     pub inventory: &'a Inventory,
@@ -65,19 +77,10 @@ pub(in crate::core) struct Sight<'a> {
     candidates: Candidates,
     images: Vec<Seen<'a>>,
     ground: OnceCell<Ground>,
-    list_cut: OnceCell<(ImageLimit, Bits)>,
-}
-
-/// What a walk learns of one image.
-#[derive(Clone, Copy, Debug, Default)]
-struct Walked {
-    tally: Tally,
-    /// Some open candidate (one where nothing is proven absent) has it, without obstacle.
-    surely_held: bool,
-    /// Some open candidate lacks it.
-    lacking: bool,
-    /// The word of the walk.
-    held: u64,
+    /// Nearly all policies of a cluster have one and the same limit.
+    proofs: RefCell<Vec<Rc<Proofs>>>,
+    /// Why nodes cannot take the pod: the same few are looked at for each policy.
+    unfit: RefCell<BTreeMap<u32, Option<Rc<Exclusion>>>>,
 }
 
 impl<'a> Sight<'a> {
@@ -89,8 +92,16 @@ impl<'a> Sight<'a> {
         now: Timestamp,
     ) -> Self {
         let images = images.into_iter().map(|name| Seen::new(name, inventory, access, now)).collect();
-        let candidates = Candidates::of(route, inventory, now);
-        Self { inventory, route, now, candidates, images, ground: OnceCell::new(), list_cut: OnceCell::new() }
+        Self {
+            inventory,
+            route,
+            now,
+            candidates: Candidates::of(route, inventory, now),
+            images,
+            ground: OnceCell::new(),
+            proofs: RefCell::default(),
+            unfit: RefCell::default(),
+        }
     }
 
     /// The names that look like an image's.
@@ -116,24 +127,37 @@ impl<'a> Sight<'a> {
         })
     }
 
-    /// Nearly all policies of a cluster have one and the same limit: that one is kept.
-    fn list_cut<T>(&self, limit: ImageLimit, then: impl FnOnce(&Bits) -> T) -> T {
-        let cut = |limit| {
-            let mut cut = Bits::default();
-            self.inventory.facets().list_cut(limit).for_each(|nodes| nodes.add_to(&mut cut));
-            cut
-        };
-        let (kept, bits) = self.list_cut.get_or_init(|| (limit, cut(limit)));
-        if *kept == limit { then(bits) } else { then(&cut(limit)) }
+    fn proofs(&self, limit: ImageLimit) -> Rc<Proofs> {
+        if let Some(known) = self.proofs.borrow().iter().find(|proofs| proofs.limit == limit) {
+            return Rc::clone(known);
+        }
+        let ground = self.ground();
+        let mut list_cut = Bits::default();
+        self.inventory.facets().list_cut(limit).for_each(|nodes| nodes.add_to(&mut list_cut));
+        let mut sound = self.candidates.eligible.clone();
+        for doubtful in [&self.candidates.obstructed, &list_cut, &ground.list_empty, &ground.names_cut] {
+            sound.and_not(doubtful);
+        }
+        let absent = self.images.iter().map(|seen| seen.proven_absent(&sound, ground)).collect();
+        let proofs = Rc::new(Proofs { limit, list_cut, absent });
+        self.proofs.borrow_mut().push(Rc::clone(&proofs));
+        proofs
     }
 
-    /// 64 of the candidates among a policy's nodes. A pod that already runs has its own node, whatever policy asks.
-    fn candidates_word(&self, nodes: &Bits, index: usize) -> u64 {
-        let eligible = self.candidates.eligible.word(index);
-        match self.route {
-            Route::Placed(_) => eligible & nodes.word(index),
-            Route::Bound(_) => eligible,
-        }
+    /// The nodes by how far the pod is from running there, the nearest first: a toleration is soon added, then the policy
+    /// may not count the node; where the pod asks for other nodes (`None`: all), it is meant so.
+    pub fn by_distance(&self) -> [Option<&Bits>; 3] {
+        [Some(&self.candidates.repelling), Some(&self.candidates.eligible), None]
+    }
+
+    /// Why a node cannot take the pod; `None`: it could.
+    pub fn exclusion(&self, slot: u32) -> Option<Rc<Exclusion>> {
+        let mut unfit = self.unfit.borrow_mut();
+        let exclusion = unfit.entry(slot).or_insert_with(|| {
+            let node = self.inventory.view(slot)?;
+            self.route.to(node, self.inventory.settings(), self.now).err().map(Rc::new)
+        });
+        exclusion.clone()
     }
 
     /// The candidates among a policy's nodes.
@@ -148,15 +172,18 @@ impl<'a> Sight<'a> {
 
     /// The candidates that hold all images, and have no obstacle.
     pub fn holders(&self, ask: &Ask, nodes: &Bits) -> Bits {
-        self.candidates.eligible.map_words(|index, _| self.holders_word(ask, nodes, index))
-    }
-
-    fn holders_word(&self, ask: &Ask, nodes: &Bits, index: usize) -> u64 {
-        let sure = self.candidates_word(nodes, index) & !self.candidates.obstructed.word(index);
-        ask.images.iter().fold(sure, |holders, (image, preloaded)| {
-            let held = |seen: &Seen<'_>| seen.held_word(*preloaded, nodes, index);
-            holders & self.images.get(*image).map_or(0, held)
-        })
+        let mut holders = self.candidates(nodes);
+        holders.and_not(&self.candidates.obstructed);
+        for (image, preloaded) in &ask.images {
+            match self.images.get(*image) {
+                Some(seen) => seen.keep_held(*preloaded, nodes, &mut holders),
+                None => holders.clear(),
+            }
+            if holders.is_empty() {
+                break;
+            }
+        }
+        holders
     }
 
     /// The nodes that hold an image, candidates or not.
@@ -170,48 +197,83 @@ impl<'a> Sight<'a> {
     }
 
     pub fn judge(&self, ask: &Ask, nodes: &Bits) -> Judgement {
-        let words = self.candidates.eligible.words_len();
-        if (0..words).any(|index| self.holders_word(ask, nodes, index) != 0) {
+        if !self.holders(ask, nodes).is_empty() {
             return Judgement::Present;
         }
-        let mut walked = vec![Walked::default(); ask.images.len()];
-        let open = self.list_cut(ask.limit, |list_cut| {
-            let doubts = Doubts { ground: self.ground(), list_cut };
-            (0..words).fold(false, |open, index| self.walk(ask, nodes, &doubts, index, &mut walked) | open)
-        });
-        let considered = walked.first().map_or(0, |walked| walked.tally.considered);
-        if considered == 0 {
+        let candidates = self.candidates(nodes);
+        if candidates.is_empty() {
             let lack = |(image, _): &(usize, bool)| Lack::uncounted(*image, Detail::NoEligibleNode);
             return Judgement::Unknown(ask.images.iter().map(lack).collect());
         }
-        let blamed = if open { blamed_for_doubt(&walked) } else { blamed_for_absence(&walked, ask.elastic) };
-        let lack = |(place, detail): (usize, Option<Detail>)| {
-            let ((image, preloaded), walked) = (ask.images.get(place)?, walked.get(place)?);
-            let tally = walked.tally;
+        let proofs = self.proofs(ask.limit);
+        let mut open = candidates.clone();
+        let absent: Vec<Bits> =
+            ask.images.iter().map(|wanted| self.absent(*wanted, &proofs, nodes, &candidates)).collect();
+        absent.iter().for_each(|absent| open.and_not(absent));
+        let is_open = !open.is_empty();
+        let blamed =
+            if is_open { self.blamed_for_doubt(ask, nodes, &open) } else { blamed_for_absence(&absent, &candidates) };
+        let lacks = blamed.places.into_iter().filter_map(|place| {
+            let (image, preloaded) = *ask.images.get(place)?;
+            let tally = self.tally(self.images.get(image)?, preloaded, nodes, &candidates, &proofs);
+            let detail = match blamed.why {
+                Blame::Doubt => Some(tally.doubt()),
+                Blame::Everywhere | Blame::Somewhere if ask.elastic => Some(Detail::MayScaleUp),
+                Blame::Everywhere => None,
+                Blame::Somewhere => Some(Detail::NoNodeHoldsAll),
+            };
+            let hindered = tally.hold_obstructed > 0;
             let obstructed =
-                if tally.hold_obstructed > 0 { self.first_obstructed(*image, *preloaded, nodes) } else { Vec::new() };
-            Some(Lack { image: *image, detail, tally, obstructed })
-        };
-        let lacks = blamed.into_iter().filter_map(lack).collect();
-        if open || ask.elastic { Judgement::Unknown(lacks) } else { Judgement::Absent(lacks) }
+                if hindered { self.first_obstructed(image, preloaded, nodes, &candidates) } else { Vec::new() };
+            Some(Lack { image, detail, tally, obstructed })
+        });
+        let lacks = lacks.collect();
+        if is_open || ask.elastic { Judgement::Unknown(lacks) } else { Judgement::Absent(lacks) }
     }
 
-    /// Looks at 64 nodes: what each image's tally gains, and whether any of them is open, with nothing proven absent.
-    fn walk(&self, ask: &Ask, nodes: &Bits, doubts: &Doubts<'_>, index: usize, walked: &mut [Walked]) -> bool {
-        let candidates = self.candidates_word(nodes, index);
-        if candidates == 0 {
-            return false;
-        }
-        let considered = count(candidates);
-        let obstructed = candidates & self.candidates.obstructed.word(index);
-        let mut absent = 0;
-        for ((image, preloaded), walked) in ask.images.iter().zip(&mut *walked) {
-            let Some(seen) = self.images.get(*image) else { continue };
-            let tally = &mut walked.tally;
-            let held = candidates & seen.held_word(*preloaded, nodes, index);
+    /// The candidates on which an image is proven absent.
+    fn absent(&self, (image, preloaded): (usize, bool), proofs: &Proofs, nodes: &Bits, candidates: &Bits) -> Bits {
+        let (Some(seen), Some(unless_preloaded)) = (self.images.get(image), proofs.absent.get(image)) else {
+            return Bits::default();
+        };
+        let mut absent = candidates.clone();
+        absent.and(unless_preloaded);
+        if preloaded { absent.map_words(|index, word| word & !seen.promised_word(nodes, index)) } else { absent }
+    }
+
+    /// To blame are the images that no open candidate surely holds; where there is none, those that some open one lacks.
+    fn blamed_for_doubt(&self, ask: &Ask, nodes: &Bits, open: &Bits) -> Blamed {
+        let mut unhindered = open.clone();
+        unhindered.and_not(&self.candidates.obstructed);
+        let places = |is_blamed: &dyn Fn(&Seen<'_>, bool) -> bool| -> Vec<usize> {
+            let blamed = (0..).zip(&ask.images).filter(|(_, (image, preloaded))| {
+                self.images.get(*image).is_some_and(|seen| is_blamed(seen, *preloaded))
+            });
+            blamed.map(|(place, _)| place).collect()
+        };
+        let held_by_none = places(&|seen, preloaded| {
+            let mut holders = unhindered.clone();
+            seen.keep_held(preloaded, nodes, &mut holders);
+            holders.is_empty()
+        });
+        let lacked = || {
+            places(&|seen, preloaded| {
+                let mut holders = open.clone();
+                seen.keep_held(preloaded, nodes, &mut holders);
+                !open.is_subset(&holders)
+            })
+        };
+        Blamed { why: Blame::Doubt, places: if held_by_none.is_empty() { lacked() } else { held_by_none } }
+    }
+
+    /// What the candidates say of an image, each counted once.
+    fn tally(&self, seen: &Seen<'_>, preloaded: bool, nodes: &Bits, candidates: &Bits, proofs: &Proofs) -> Tally {
+        let mut tally = Tally { considered: candidates.len(), ..Tally::default() };
+        for index in 0..candidates.words_len() {
+            let candidates = candidates.word(index);
+            let obstructed = candidates & self.candidates.obstructed.word(index);
+            let held = candidates & seen.held_word(preloaded, nodes, index);
             let rest = candidates & !held;
-            walked.held = held;
-            tally.considered += considered;
             tally.hold += count(held & !obstructed);
             tally.hold_obstructed += count(held & obstructed);
             if seen.reference().is_none() {
@@ -221,28 +283,26 @@ impl<'a> Sight<'a> {
             let denied = rest & seen.denied.word(index);
             let rest = rest & !denied;
             tally.denied += count(denied);
-            tally.hinder(rest & obstructed, doubts.ground, index);
-            let rest = tally.doubt_lists(rest & !obstructed, doubts, seen.is_short, index);
-            tally.not_listed += count(rest);
-            absent |= denied | rest;
+            tally.hinder(rest & obstructed, self.ground(), index);
+            let proving = tally.doubt_lists(rest & !obstructed, self.ground(), &proofs.list_cut, seen.is_short, index);
+            tally.not_listed += count(proving);
         }
-        let open = candidates & !absent;
-        for walked in walked {
-            walked.surely_held |= walked.held & open & !obstructed != 0;
-            walked.lacking |= open & !walked.held != 0;
-        }
-        open != 0
+        tally
     }
 
     /// The first candidates, by name, that hold an image and have an obstacle.
-    fn first_obstructed(&self, image: usize, preloaded: bool, nodes: &Bits) -> Vec<(Arc<str>, Obstacle)> {
+    fn first_obstructed(
+        &self,
+        image: usize,
+        preloaded: bool,
+        nodes: &Bits,
+        candidates: &Bits,
+    ) -> Vec<(Arc<str>, Obstacle)> {
         const SHOWN: usize = 3;
         let Some(seen) = self.images.get(image) else { return Vec::new() };
-        let holders = self.candidates.eligible.map_words(|index, _| {
-            self.candidates_word(nodes, index)
-                & seen.held_word(preloaded, nodes, index)
-                & self.candidates.obstructed.word(index)
-        });
+        let mut holders = candidates.clone();
+        holders.and(&self.candidates.obstructed);
+        seen.keep_held(preloaded, nodes, &mut holders);
         let named = self.inventory.first_named(&holders, SHOWN).into_iter();
         named
             .filter_map(|(slot, name)| {
@@ -254,10 +314,21 @@ impl<'a> Sight<'a> {
     }
 }
 
-/// Why lists prove nothing under one policy's limit.
-struct Doubts<'a> {
-    ground: &'a Ground,
-    list_cut: &'a Bits,
+/// Why images are to blame.
+#[derive(Clone, Copy, Debug)]
+enum Blame {
+    /// On each candidate at least one is proven absent: these are so on all of them.
+    Everywhere,
+    /// None is absent on all of them: these are on some.
+    Somewhere,
+    Doubt,
+}
+
+/// The images to blame, by their places among those asked for.
+#[derive(Clone, Debug)]
+struct Blamed {
+    why: Blame,
+    places: Vec<usize>,
 }
 
 /// Takes a part out of a word, and counts it.
@@ -279,8 +350,7 @@ impl Tally {
     }
 
     /// Nodes that lack the image and whose list proves nothing, each by the first why. The others are left.
-    fn doubt_lists(&mut self, mut nodes: u64, doubts: &Doubts<'_>, is_short: bool, index: usize) -> u64 {
-        let Doubts { ground, list_cut } = doubts;
+    fn doubt_lists(&mut self, mut nodes: u64, ground: &Ground, list_cut: &Bits, is_short: bool, index: usize) -> u64 {
         if nodes != 0 {
             self.list_cut += take(&mut nodes, list_cut.word(index));
         }
@@ -295,35 +365,22 @@ impl Tally {
     }
 }
 
-/// Most words of most sets are empty, and this machine may have no instruction for it.
-fn count(word: u64) -> usize {
-    if word == 0 { 0 } else { word.count_ones() as usize }
+const fn count(word: u64) -> usize {
+    word.count_ones() as usize
 }
 
 /// To blame are the images that are absent everywhere; where there is none, all that are absent somewhere: each is on
 /// some node, but no node can have all.
-fn blamed_for_absence(walked: &[Walked], elastic: bool) -> Vec<(usize, Option<Detail>)> {
-    let is_everywhere = |walked: &Walked| walked.tally.absent() == walked.tally.considered;
-    let everywhere = walked.iter().any(is_everywhere);
-    let detail = match (elastic, everywhere) {
-        (true, _) => Some(Detail::MayScaleUp),
-        (false, true) => None,
-        (false, false) => Some(Detail::NoNodeHoldsAll),
+fn blamed_for_absence(absent: &[Bits], candidates: &Bits) -> Blamed {
+    let places = |is_blamed: &dyn Fn(&Bits) -> bool| -> Vec<usize> {
+        (0..).zip(absent).filter(|(_, absent)| is_blamed(absent)).map(|(place, _)| place).collect()
     };
-    let blamed = (0..).zip(walked).filter(
-        |(_, walked)| {
-            if everywhere { is_everywhere(walked) } else { walked.tally.absent() > 0 }
-        },
-    );
-    blamed.map(|(place, _)| (place, detail)).collect()
-}
-
-/// To blame are the images that no open candidate surely holds; where there is none, those that some open one lacks.
-fn blamed_for_doubt(walked: &[Walked]) -> Vec<(usize, Option<Detail>)> {
-    let some_held_by_none = walked.iter().any(|walked| !walked.surely_held);
-    let blamed =
-        (0..).zip(walked).filter(|(_, walked)| if some_held_by_none { !walked.surely_held } else { walked.lacking });
-    blamed.map(|(place, walked)| (place, Some(walked.tally.doubt()))).collect()
+    let everywhere = places(&|absent| candidates.is_subset(absent));
+    if everywhere.is_empty() {
+        Blamed { why: Blame::Somewhere, places: places(&|absent| !absent.is_empty()) }
+    } else {
+        Blamed { why: Blame::Everywhere, places: everywhere }
+    }
 }
 
 impl<'a> Seen<'a> {
@@ -354,9 +411,39 @@ impl<'a> Seen<'a> {
         self.name.and_then(ImageName::reference)
     }
 
-    /// 64 nodes that hold the image. The operator's word is for the policy's nodes; a kubelet's word is above it.
+    /// Of the nodes whose lists are sound, and those whose kubelets have spoken, the ones that do not have the image. An id
+    /// is in no list, so none proves anything.
+    fn proven_absent(&self, sound: &Bits, ground: &Ground) -> Bits {
+        if self.reference().is_none() {
+            return Bits::default();
+        }
+        let mut absent = sound.clone();
+        if self.is_short {
+            absent.and_not(&ground.not_containerd);
+        }
+        absent.or(&self.denied);
+        absent.and_not(&self.listed);
+        absent
+    }
+
+    /// 64 nodes that have a preloaded image by the operator's word, which is for the policy's nodes. A kubelet's word is
+    /// above it.
+    fn promised_word(&self, nodes: &Bits, index: usize) -> u64 {
+        nodes.word(index) & !self.denied.word(index)
+    }
+
+    /// 64 nodes that hold the image.
     fn held_word(&self, preloaded: bool, nodes: &Bits, index: usize) -> u64 {
-        let by_word = if preloaded { nodes.word(index) & !self.denied.word(index) } else { 0 };
-        self.listed.word(index) | by_word
+        let promised = if preloaded { self.promised_word(nodes, index) } else { 0 };
+        self.listed.word(index) | promised
+    }
+
+    /// Of a set of nodes, those that hold the image.
+    fn keep_held(&self, preloaded: bool, nodes: &Bits, set: &mut Bits) {
+        if preloaded {
+            *set = set.map_words(|index, word| word & self.held_word(true, nodes, index));
+        } else {
+            set.and(&self.listed);
+        }
     }
 }
