@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
 use super::decide::decide;
-use super::eligibility::{Candidates, Obstacle, Route, could_run};
+use super::eligibility::{Candidates, Exclusion, Obstacle, Route, could_run};
 use super::fixtures::*;
 use super::inventory::{Access, Inventory, Lens, Presence};
 use super::namespace::NamespaceFacts;
@@ -253,11 +253,12 @@ fn snapshot(inventory: &Inventory, pods: &[PodFacts], policies: &Policies) -> im
     (inventory.len(), inventory.known_names(), nodes, listing, (surveys, candidates, verdicts, presences))
 }
 
-fn named(inventory: &Inventory, placement: &Placement) -> (BTreeSet<String>, BTreeSet<String>) {
-    let Candidates { eligible, mut obstructed } = Candidates::of(Route::Placed(placement), inventory, now());
+/// The eligible nodes, those of them with an obstacle, and those that only their taints keep from being eligible.
+fn named(inventory: &Inventory, placement: &Placement) -> [BTreeSet<String>; 3] {
+    let Candidates { eligible, mut obstructed, repelling } = Candidates::of(Route::Placed(placement), inventory, now());
     obstructed.and(&eligible);
     let names = |bits| inventory.first_named(bits, usize::MAX).into_iter().map(|(_, name)| name.to_string()).collect();
-    (names(&eligible), names(&obstructed))
+    [names(&eligible), names(&obstructed), names(&repelling)]
 }
 
 #[derive(Clone, Debug)]
@@ -307,16 +308,20 @@ proptest! {
     ) {
         let nodes: Vec<NodeFacts> = nodes.into_iter().map(|(name, facts)| NodeFacts { name: name.to_owned(), ..facts }).collect();
         let inventory = inventory(nodes.clone());
-        let (mut eligible, mut obstructed) = (BTreeSet::new(), BTreeSet::new());
+        let [mut eligible, mut obstructed, mut repelling] = [const { BTreeSet::new() }; 3];
         for node in &nodes {
-            if let Ok(obstacle) = could_run(&placement, node, inventory.settings(), now()) {
-                eligible.insert(node.name.clone());
-                if obstacle.is_some() {
-                    obstructed.insert(node.name.clone());
+            match could_run(&placement, node, inventory.settings(), now()) {
+                Ok(obstacle) => {
+                    eligible.insert(node.name.clone());
+                    obstructed.extend(obstacle.map(|_| node.name.clone()));
                 }
+                Err(Exclusion::Taint(_)) => {
+                    repelling.insert(node.name.clone());
+                }
+                Err(_) => {}
             }
         }
-        prop_assert_eq!(named(&inventory, &placement), (eligible, obstructed));
+        prop_assert_eq!(named(&inventory, &placement), [eligible, obstructed, repelling]);
     }
 
     #[test]
@@ -419,7 +424,8 @@ proptest! {
             rescued.apply(&mut changed);
             prop_assert_ne!(&changed, &pod);
             prop_assert_eq!(of(&changed), None);
-            let (before, after) = (named(&inventory, &pod.placement).0, named(&inventory, &changed.placement).0);
+            let eligible = |placement: &Placement| named(&inventory, placement).into_iter().next().unwrap_or_default();
+            let (before, after) = (eligible(&pod.placement), eligible(&changed.placement));
             prop_assert!(after.is_subset(&before));
             if kind == Rescue::PinToHolders {
                 prop_assert!(!after.is_empty());

@@ -21,6 +21,12 @@ struct Quoted<'a>(&'a str);
 impl fmt::Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const SHOWN: usize = 200;
+        let is_special = |byte| !is_plain(byte) || matches!(byte, b'"' | b'\\');
+        if self.0.len() <= SHOWN && !self.0.bytes().any(is_special) {
+            f.write_str("\"")?;
+            f.write_str(self.0)?;
+            return f.write_str("\"");
+        }
         match self.0.char_indices().nth(SHOWN) {
             None => write!(f, "{:?}", self.0),
             Some((end, _)) => write!(f, "{:?}...", self.0.get(..end).unwrap_or_default()),
@@ -113,10 +119,10 @@ pub(in crate::core) struct Evidence<'a> {
 impl Evidence<'_> {
     /// What was found, as one sentence, or two.
     pub fn explain(&self) -> String {
-        let mut text = String::with_capacity(320);
+        let mut text = String::with_capacity(512);
         // Writing to a string does not fail.
         let _ = self.write(&mut text);
-        clean(&text)
+        cleaned(text)
     }
 
     fn write(&self, out: &mut String) -> fmt::Result {
@@ -361,8 +367,17 @@ pub(in crate::core) mod remedy {
 
 /// One line: an operator's remedy or a node's label may hold line breaks, and warnings may not.
 pub(in crate::core) fn clean(text: &str) -> String {
-    if text.bytes().all(|byte| (b' '..0x7f).contains(&byte)) {
-        return text.to_owned();
+    cleaned(text.to_owned())
+}
+
+const fn is_plain(byte: u8) -> bool {
+    b' ' <= byte && byte < 0x7f
+}
+
+fn cleaned(text: String) -> String {
+    // Without a way out of the loop, so that the compiler looks at many bytes at a time.
+    if text.bytes().fold(true, |plain, byte| plain & is_plain(byte)) {
+        return text;
     }
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

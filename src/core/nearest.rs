@@ -3,7 +3,6 @@
 //! Enters: an image that the candidates lack. Leaves: the nodes that hold it and cannot take the pod, each with the why,
 //! and names on the candidates that look like it. Only denials and warnings ask, so it may look at a few single nodes.
 
-use std::rc::Rc;
 use std::sync::Arc;
 
 use super::eligibility::Exclusion;
@@ -24,7 +23,7 @@ pub struct Miss {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unfit {
     /// The pod cannot run there.
-    Excluded(Rc<Exclusion>),
+    Excluded(Arc<Exclusion>),
     /// It could, but the policy does not count this node.
     NotOfPolicy,
 }
@@ -73,7 +72,7 @@ pub(in crate::core) fn misses(
         outside.and_not(&near);
         for (slot, name) in sight.inventory.first_named(&near, NAMED_MISSES - named) {
             named += 1;
-            let why = sight.exclusion(slot).map_or(Unfit::NotOfPolicy, Unfit::Excluded);
+            let why = sight.fitness(slot).map_or_else(Unfit::Excluded, |_| Unfit::NotOfPolicy);
             match groups.iter_mut().find(|group| group.why == why) {
                 Some(group) => group.nodes.push(Arc::clone(name)),
                 None => groups.push(Miss { why, nodes: vec![Arc::clone(name)] }),
@@ -91,13 +90,16 @@ pub(in crate::core) fn alike<'a>(
 ) -> Vec<(&'a Arc<str>, &'a NodeSet)> {
     let last = wanted.repository().rsplit('/').next().unwrap_or_default();
     let tagged = format!("{last}:");
-    let exact = wanted.tag().map(|tag| format!("{tagged}{tag}"));
-    let same_ending = exact.iter().flat_map(|exact| {
-        let names = inventory.ending_with_segment(exact).take(LOOKED_AT);
-        names.filter(move |(text, _)| text.strip_suffix(exact.as_str()).is_some_and(|before| before.ends_with('/')))
-    });
-    let all_tags = inventory.ending_with_segment(&tagged).take(LOOKED_AT);
-    let found = same_ending.chain(all_tags).filter(|(text, _)| ***text != *wanted.lookup());
+    let mut found: Vec<_> = inventory.ending_with_segment(&tagged).take(LOOKED_AT).collect();
+    // Of so many tags that the wanted one may not be among those.
+    if let Some(tag) = wanted.tag().filter(|_| found.len() == LOOKED_AT) {
+        let exact = format!("{tagged}{tag}");
+        let names = inventory.ending_with_segment(&exact).take(LOOKED_AT);
+        let is_exact = |text: &str| text.strip_suffix(exact.as_str()).is_some_and(|before| before.ends_with('/'));
+        found.extend(names.filter(|(text, _)| is_exact(text)));
+    }
+    found.retain(|(text, _)| ***text != *wanted.lookup());
+    let found = found.into_iter();
     let mut found: Vec<_> = found.map(|(text, nodes)| (unlikeness(wanted, text), text, nodes)).collect();
     found.sort_unstable_by_key(|(unlikeness, text, _)| (*unlikeness, *text));
     found.dedup_by_key(|(_, text, _)| *text);

@@ -33,7 +33,7 @@ pub struct Lack {
     pub detail: Option<Detail>,
     pub tally: Tally,
     /// The first candidates, by name, that hold it and have an obstacle.
-    pub obstructed: Vec<(Arc<str>, Obstacle)>,
+    pub obstructed: Vec<(Arc<str>, Arc<Obstacle>)>,
 }
 
 /// What the candidates say of one image. Each is counted once, so that the numbers add up to `considered`.

@@ -48,6 +48,9 @@ struct Seen<'a> {
     near: OnceCell<Vec<(&'a Arc<str>, &'a NodeSet)>>,
 }
 
+/// What stands in a pod's way to a node for the time being, or why it cannot go there.
+pub(in crate::core) type Fitness = Result<Option<Arc<Obstacle>>, Arc<Exclusion>>;
+
 /// Why lists prove nothing, as sets to walk over. Only needed where an image is not simply present.
 #[derive(Clone, Debug)]
 struct Ground {
@@ -79,8 +82,8 @@ pub(in crate::core) struct Sight<'a> {
     ground: OnceCell<Ground>,
     /// Nearly all policies of a cluster have one and the same limit.
     proofs: RefCell<Vec<Rc<Proofs>>>,
-    /// Why nodes cannot take the pod: the same few are looked at for each policy.
-    unfit: RefCell<BTreeMap<u32, Option<Rc<Exclusion>>>>,
+    /// Single nodes: the same few are looked at for each image and each policy.
+    looked_at: RefCell<BTreeMap<u32, Fitness>>,
 }
 
 impl<'a> Sight<'a> {
@@ -100,7 +103,7 @@ impl<'a> Sight<'a> {
             images,
             ground: OnceCell::new(),
             proofs: RefCell::default(),
-            unfit: RefCell::default(),
+            looked_at: RefCell::default(),
         }
     }
 
@@ -150,14 +153,15 @@ impl<'a> Sight<'a> {
         [Some(&self.candidates.repelling), Some(&self.candidates.eligible), None]
     }
 
-    /// Why a node cannot take the pod; `None`: it could.
-    pub fn exclusion(&self, slot: u32) -> Option<Rc<Exclusion>> {
-        let mut unfit = self.unfit.borrow_mut();
-        let exclusion = unfit.entry(slot).or_insert_with(|| {
-            let node = self.inventory.view(slot)?;
-            self.route.to(node, self.inventory.settings(), self.now).err().map(Rc::new)
+    /// Whether a single node could take the pod.
+    pub fn fitness(&self, slot: u32) -> Fitness {
+        let mut looked_at = self.looked_at.borrow_mut();
+        let fitness = looked_at.entry(slot).or_insert_with(|| {
+            let Some(node) = self.inventory.view(slot) else { return Ok(None) };
+            let fitness = self.route.to(node, self.inventory.settings(), self.now);
+            fitness.map(|obstacle| obstacle.map(Arc::new)).map_err(Arc::new)
         });
-        exclusion.clone()
+        fitness.clone()
     }
 
     /// The candidates among a policy's nodes.
@@ -213,9 +217,10 @@ impl<'a> Sight<'a> {
         let is_open = !open.is_empty();
         let blamed =
             if is_open { self.blamed_for_doubt(ask, nodes, &open) } else { blamed_for_absence(&absent, &candidates) };
+        let sorted = self.sort(&candidates, &proofs);
         let lacks = blamed.places.into_iter().filter_map(|place| {
             let (image, preloaded) = *ask.images.get(place)?;
-            let tally = self.tally(self.images.get(image)?, preloaded, nodes, &candidates, &proofs);
+            let tally = self.tally(self.images.get(image)?, preloaded, nodes, &candidates, &sorted);
             let detail = match blamed.why {
                 Blame::Doubt => Some(tally.doubt()),
                 Blame::Everywhere | Blame::Somewhere if ask.elastic => Some(Detail::MayScaleUp),
@@ -266,26 +271,58 @@ impl<'a> Sight<'a> {
         Blamed { why: Blame::Doubt, places: if held_by_none.is_empty() { lacked() } else { held_by_none } }
     }
 
+    /// The candidates by what they say of an image that they do not have: obstacles first, then what keeps a list from
+    /// being proof, each by the first that is true of it.
+    fn sort(&self, candidates: &Bits, proofs: &Proofs) -> Sorted {
+        let ground = self.ground();
+        let (mut well, mut hindered) = (candidates.clone(), candidates.clone());
+        well.and_not(&self.candidates.obstructed);
+        hindered.and(&self.candidates.obstructed);
+        Sorted {
+            not_ready: Part::taken(&mut hindered, &ground.not_ready),
+            readiness_unknown: Part::taken(&mut hindered, &ground.readiness_unknown),
+            cordoned: Part::taken(&mut hindered, &ground.cordoned),
+            in_transition: Part::new(hindered),
+            list_cut: Part::taken(&mut well, &proofs.list_cut),
+            list_empty: Part::taken(&mut well, &ground.list_empty),
+            names_cut: Part::taken(&mut well, &ground.names_cut),
+            not_containerd: Part::taken(&mut well, &ground.not_containerd),
+            proving: Part::new(well),
+        }
+    }
+
     /// What the candidates say of an image, each counted once.
-    fn tally(&self, seen: &Seen<'_>, preloaded: bool, nodes: &Bits, candidates: &Bits, proofs: &Proofs) -> Tally {
-        let mut tally = Tally { considered: candidates.len(), ..Tally::default() };
-        for index in 0..candidates.words_len() {
-            let candidates = candidates.word(index);
-            let obstructed = candidates & self.candidates.obstructed.word(index);
-            let held = candidates & seen.held_word(preloaded, nodes, index);
-            let rest = candidates & !held;
-            tally.hold += count(held & !obstructed);
-            tally.hold_obstructed += count(held & obstructed);
-            if seen.reference().is_none() {
-                tally.by_id += count(rest);
-                continue;
-            }
-            let denied = rest & seen.denied.word(index);
-            let rest = rest & !denied;
-            tally.denied += count(denied);
-            tally.hinder(rest & obstructed, self.ground(), index);
-            let proving = tally.doubt_lists(rest & !obstructed, self.ground(), &proofs.list_cut, seen.is_short, index);
-            tally.not_listed += count(proving);
+    fn tally(&self, seen: &Seen<'_>, preloaded: bool, nodes: &Bits, candidates: &Bits, sorted: &Sorted) -> Tally {
+        let mut having = candidates.clone();
+        seen.keep_held(preloaded, nodes, &mut having);
+        let mut tally = Tally { considered: candidates.len(), hold: having.len(), ..Tally::default() };
+        tally.hold_obstructed = having.count_in(&self.candidates.obstructed);
+        tally.hold -= tally.hold_obstructed;
+        if seen.reference().is_none() {
+            tally.by_id = tally.considered - tally.hold - tally.hold_obstructed;
+            return tally;
+        }
+        if !seen.denied.is_empty() {
+            let mut denying = candidates.clone();
+            denying.and(&seen.denied);
+            denying.and_not(&having);
+            tally.denied = denying.len();
+            having.or(&denying);
+        }
+        let lacking = |part: &Part| part.count - if part.count == 0 { 0 } else { having.count_in(&part.nodes) };
+        tally.not_ready = lacking(&sorted.not_ready);
+        tally.readiness_unknown = lacking(&sorted.readiness_unknown);
+        tally.cordoned = lacking(&sorted.cordoned);
+        tally.in_transition = lacking(&sorted.in_transition);
+        tally.list_cut = lacking(&sorted.list_cut);
+        tally.list_empty = lacking(&sorted.list_empty);
+        tally.names_cut = lacking(&sorted.names_cut);
+        tally.not_listed = lacking(&sorted.proving);
+        let by_short_name = lacking(&sorted.not_containerd);
+        if seen.is_short {
+            tally.short_name = by_short_name;
+        } else {
+            tally.not_listed += by_short_name;
         }
         tally
     }
@@ -297,7 +334,7 @@ impl<'a> Sight<'a> {
         preloaded: bool,
         nodes: &Bits,
         candidates: &Bits,
-    ) -> Vec<(Arc<str>, Obstacle)> {
+    ) -> Vec<(Arc<str>, Arc<Obstacle>)> {
         const SHOWN: usize = 3;
         let Some(seen) = self.images.get(image) else { return Vec::new() };
         let mut holders = candidates.clone();
@@ -306,8 +343,7 @@ impl<'a> Sight<'a> {
         let named = self.inventory.first_named(&holders, SHOWN).into_iter();
         named
             .filter_map(|(slot, name)| {
-                let node = self.inventory.view(slot)?;
-                let obstacle = self.route.to(node, self.inventory.settings(), self.now).ok().flatten()?;
+                let obstacle = self.fitness(slot).ok().flatten()?;
                 Some((Arc::clone(name), obstacle))
             })
             .collect()
@@ -331,42 +367,40 @@ struct Blamed {
     places: Vec<usize>,
 }
 
-/// Takes a part out of a word, and counts it.
-fn take(rest: &mut u64, part: u64) -> usize {
-    let taken = *rest & part;
-    *rest &= !part;
-    count(taken)
+/// Some of the candidates.
+#[derive(Clone, Debug)]
+struct Part {
+    nodes: Bits,
+    count: usize,
 }
 
-impl Tally {
-    /// Nodes that lack the image and have an obstacle, each by its first one.
-    fn hinder(&mut self, mut nodes: u64, ground: &Ground, index: usize) {
-        if nodes != 0 {
-            self.not_ready += take(&mut nodes, ground.not_ready.word(index));
-            self.readiness_unknown += take(&mut nodes, ground.readiness_unknown.word(index));
-            self.cordoned += take(&mut nodes, ground.cordoned.word(index));
-            self.in_transition += count(nodes);
-        }
+impl Part {
+    fn new(nodes: Bits) -> Self {
+        Self { count: nodes.len(), nodes }
     }
 
-    /// Nodes that lack the image and whose list proves nothing, each by the first why. The others are left.
-    fn doubt_lists(&mut self, mut nodes: u64, ground: &Ground, list_cut: &Bits, is_short: bool, index: usize) -> u64 {
-        if nodes != 0 {
-            self.list_cut += take(&mut nodes, list_cut.word(index));
-        }
-        if nodes != 0 {
-            self.list_empty += take(&mut nodes, ground.list_empty.word(index));
-            self.names_cut += take(&mut nodes, ground.names_cut.word(index));
-            if is_short {
-                self.short_name += take(&mut nodes, ground.not_containerd.word(index));
-            }
-        }
-        nodes
+    fn taken(from: &mut Bits, which: &Bits) -> Self {
+        let mut nodes = from.clone();
+        nodes.and(which);
+        from.and_not(&nodes);
+        Self::new(nodes)
     }
 }
 
-const fn count(word: u64) -> usize {
-    word.count_ones() as usize
+/// All candidates, each in one part.
+#[derive(Clone, Debug)]
+struct Sorted {
+    not_ready: Part,
+    readiness_unknown: Part,
+    cordoned: Part,
+    in_transition: Part,
+    list_cut: Part,
+    list_empty: Part,
+    names_cut: Part,
+    /// Their lists prove nothing of short names.
+    not_containerd: Part,
+    /// Their lists are proof.
+    proving: Part,
 }
 
 /// To blame are the images that are absent everywhere; where there is none, all that are absent somewhere: each is on

@@ -88,6 +88,11 @@ impl Bits {
         self.words.iter().map(|word| word.count_ones() as usize).sum()
     }
 
+    /// How many of them are in another set.
+    pub fn count_in(&self, other: &Self) -> usize {
+        self.words.iter().zip(&other.words).map(|(mine, theirs)| (mine & theirs).count_ones() as usize).sum()
+    }
+
     pub fn is_subset(&self, other: &Self) -> bool {
         let beyond = self.words.get(other.words.len()..).unwrap_or_default();
         beyond.iter().all(|word| *word == 0)
@@ -305,6 +310,7 @@ mod tests {
             }
             prop_assert_eq!(of(&a).is_subset(&of(&b)), a.is_subset(&b));
             prop_assert_eq!(of(&a).intersects(&of(&b)), !a.is_disjoint(&b));
+            prop_assert_eq!(of(&a).count_in(&of(&b)), (&a & &b).len());
             prop_assert_eq!(kept.intersects(&of(&a)), !a.is_disjoint(&b));
         }
     }

@@ -3,7 +3,7 @@
 //! Enters: names as nodes write them. Leaves: numbers for them, the nodes of each, and the names that look like another.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -23,20 +23,36 @@ pub(super) struct Names {
     numbers: HashMap<Arc<str>, u32>,
     names: Vec<Name>,
     free: Vec<u32>,
-    by_ending: BTreeSet<ByEnding>,
+    /// With their numbers.
+    by_ending: BTreeMap<ByEnding, u32>,
 }
 
 /// Ordered by what follows the last slash, then by the whole: names that differ only in host or path are neighbours.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct ByEnding(Arc<str>);
+struct ByEnding {
+    text: Arc<str>,
+    /// The length of what is before it.
+    before: usize,
+}
 
 fn ending(text: &str) -> &str {
     text.rsplit_once('/').map_or(text, |(_, ending)| ending)
 }
 
+impl ByEnding {
+    fn new(text: Arc<str>) -> Self {
+        let before = text.len() - ending(&text).len();
+        Self { text, before }
+    }
+
+    fn ending(&self) -> &str {
+        self.text.get(self.before..).unwrap_or_default()
+    }
+}
+
 impl Ord for ByEnding {
     fn cmp(&self, other: &Self) -> Ordering {
-        ending(&self.0).cmp(ending(&other.0)).then_with(|| self.0.cmp(&other.0))
+        self.ending().cmp(other.ending()).then_with(|| self.text.cmp(&other.text))
     }
 }
 
@@ -74,7 +90,7 @@ impl Names {
                 number
             }
         };
-        self.by_ending.insert(ByEnding(Arc::clone(&text)));
+        self.by_ending.insert(ByEnding::new(Arc::clone(&text)), number);
         self.numbers.insert(text, number);
         Some(number)
     }
@@ -92,7 +108,7 @@ impl Names {
             let text = std::mem::replace(&mut name.text, Arc::from(""));
             name.nodes = NodeSet::default();
             self.numbers.remove(&text);
-            self.by_ending.remove(&ByEnding(text));
+            self.by_ending.remove(&ByEnding::new(text));
             self.free.push(number);
         }
     }
@@ -121,11 +137,11 @@ impl Names {
     /// The names whose last segment begins with a text, in order of that segment.
     pub fn ending_with_segment(&self, start: &str) -> impl Iterator<Item = (&Arc<str>, &NodeSet)> {
         // A slash is before every character that a name can begin with.
-        let from = ByEnding(format!("/{start}").into());
+        let from = ByEnding::new(format!("/{start}").into());
         self.by_ending
             .range((Bound::Included(from), Bound::Unbounded))
-            .take_while(move |name| ending(&name.0).starts_with(start))
-            .filter_map(|name| Some((&name.0, self.nodes(&name.0)?)))
+            .take_while(move |(name, _)| name.ending().starts_with(start))
+            .filter_map(|(name, number)| Some((&name.text, &self.names.get(*number as usize)?.nodes)))
     }
 
     /// The names that a runtime may mean by a short one: those that end in it, at the boundary of a segment.
