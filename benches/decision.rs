@@ -23,6 +23,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -319,7 +320,7 @@ struct Bench<'a> {
 impl Bench<'_> {
     fn decide(&self, kinds: &[Kind], count: usize, mut before: impl FnMut()) -> (Percentiles, BTreeMap<Action, usize>) {
         let mut lots = Lots(3);
-        let namespace = NamespaceFacts { name: "apps".to_owned(), labels: Some(namespace_labels()) };
+        let namespace = NamespaceFacts { name: "apps".to_owned(), labels: Some(Arc::new(namespace_labels())) };
         let mut times = Vec::with_capacity(count);
         let mut actions: BTreeMap<Action, usize> = BTreeMap::new();
         for round in 0..count {

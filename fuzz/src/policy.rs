@@ -1,5 +1,7 @@
 //! The spec of a policy, as JSON or YAML, and what comes of it for some pods.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use pullguard::core::namespace::NamespaceFacts;
 use pullguard::core::policy::{Action, Enforcement};
@@ -50,7 +52,7 @@ pub fn holds(input: &[u8]) {
                 old_object: None,
             };
             let inquiry = submitted.inquire("pullguard").expect("a pod").expect("judged");
-            let namespace = NamespaceFacts { name: "team".into(), labels: Some([].into()) };
+            let namespace = NamespaceFacts { name: "team".into(), labels: Some(Arc::default()) };
             let question: Question<'_> = inquiry.question(&namespace);
             let verdict = world.decide(&question, Timestamp::UNIX_EPOCH);
             let _ = world.rescue(&question, Timestamp::UNIX_EPOCH);

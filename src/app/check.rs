@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, Node};
@@ -232,7 +233,7 @@ impl Ground {
     }
 
     fn namespace(&self, name: &str) -> NamespaceFacts {
-        NamespaceFacts { name: name.to_owned(), labels: self.namespaces.get(name).cloned() }
+        NamespaceFacts { name: name.to_owned(), labels: self.namespaces.get(name).cloned().map(Arc::new) }
     }
 
     fn entry(&self, submission: &Submission, now: Timestamp) -> Result<Entry, Problem> {

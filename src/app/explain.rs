@@ -4,6 +4,7 @@
 //! controller runs, in words for people or as JSON. Nothing is written.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, Namespace, Node};
@@ -189,7 +190,7 @@ impl Scene {
         }
         let mut facts = NamespaceFacts::unlabelled(namespace);
         match cluster.get(&Api::<PartialObjectMeta<Namespace>>::all(client()), namespace).await {
-            Ok(found) => facts.labels = found.map(|namespace| namespace.labels().clone()),
+            Ok(found) => facts.labels = found.map(|namespace| Arc::new(namespace.labels().clone())),
             Err(error) => lacks(error)?,
         }
         let (policies, brakes) = in_force(&listed, &mut gaps);

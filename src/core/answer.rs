@@ -55,9 +55,7 @@ impl Finding {
 
     fn says_the_same(&self, other: &Self) -> bool {
         let same = Arc::ptr_eq(&self.found, &other.found)
-            || (self.reason == other.reason
-                && (Arc::ptr_eq(&self.explanation, &other.explanation) || self.explanation == other.explanation)
-                && self.remedy == other.remedy);
+            || (self.reason == other.reason && self.explanation == other.explanation && self.remedy == other.remedy);
         same && self.hint == other.hint
     }
 }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::blocs::{Blocs, Member};
+use super::explanation::Explanation;
 use super::image::{ImageName, host_case_suggestion};
 use super::inventory::Inventory;
 use super::message::{self, remedy};
@@ -97,7 +98,7 @@ struct Draft {
     reason: Reason,
     detail: Option<Detail>,
     would_be: Action,
-    explanation: Arc<str>,
+    explanation: Explanation,
     remedy: Option<Cow<'static, str>>,
 }
 
@@ -157,7 +158,7 @@ impl Deliberation<'_> {
                 reason,
                 detail: blame.detail,
                 would_be,
-                explanation: Arc::clone(&blame.explanation),
+                explanation: blame.explanation.clone(),
                 remedy: self.remedy_for(policy, blame.want, our_remedy(policy, blame.detail)),
             };
             let hint = if blame.near.is_empty() { Hint::None } else { Hint::Near(Rc::clone(&blame.near)) };
@@ -286,8 +287,8 @@ impl Deliberation<'_> {
             Enforcement::Audit => (Action::Deny, true),
         };
         let by_kind = if self.question.subject.is_template() { policy.templates } else { Action::Deny };
-        let shared = index.and_then(|index| self.wants.get_mut(index)).map(Want::shared);
-        let (image, containers) = shared.unwrap_or_else(|| ("".into(), [].into()));
+        let want = index.and_then(|index| self.wants.get(index));
+        let (image, containers) = want.map_or_else(|| ("".into(), [].into()), |want| (want.image(), want.containers()));
         let Draft { reason, detail, would_be, explanation, remedy } = draft;
         let unaudited = would_be.min(by_enforcement).min(by_kind);
         let action = if audited { Action::Allow } else { unaudited };

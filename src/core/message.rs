@@ -4,8 +4,10 @@
 //! must not decide anything.
 
 use std::fmt::{self, Write as _};
+use std::sync::Arc;
 
 use super::eligibility::{Exclusion, Obstacle, Route};
+use super::explanation::Explanation;
 use super::image::{ImageName, ReferenceError};
 use super::nearest::{Misses, Near, Unfit};
 use super::pod::PullPolicy;
@@ -35,19 +37,19 @@ impl fmt::Display for Quoted<'_> {
 }
 
 /// The image as written, and as it is resolved where that is not the same text.
-pub(in crate::core) struct Shown<'a> {
-    pub written: &'a str,
-    pub name: &'a ImageName,
+pub(in crate::core) struct Shown {
+    pub written: Arc<str>,
+    pub name: ImageName,
     pub pull_policy: PullPolicy,
 }
 
-impl fmt::Display for Shown<'_> {
+impl fmt::Display for Shown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.name {
-            ImageName::Id(_) => write!(f, "image id {}", Quoted(self.written)),
+        match &self.name {
+            ImageName::Id(_) => write!(f, "image id {}", Quoted(&self.written)),
             ImageName::Reference(reference) => {
-                write!(f, "image {}", Quoted(self.written))?;
-                if reference.as_str() == self.written { Ok(()) } else { write!(f, " ({reference})") }
+                write!(f, "image {}", Quoted(&self.written))?;
+                if *reference.as_str() == *self.written { Ok(()) } else { write!(f, " ({reference})") }
             }
         }
     }
@@ -57,8 +59,8 @@ pub(in crate::core) fn invalid(written: &str, error: &ReferenceError) -> String 
     format!("image {} is no image reference, so no kubelet could run it: {error}.", Quoted(written))
 }
 
-pub(in crate::core) fn not_allowed(image: &Shown<'_>) -> String {
-    match image.name {
+pub(in crate::core) fn not_allowed(image: &Shown) -> String {
+    match &image.name {
         ImageName::Reference(_) => format!("{image} matches none of the allowed images."),
         ImageName::Id(_) => {
             format!(
@@ -68,13 +70,13 @@ pub(in crate::core) fn not_allowed(image: &Shown<'_>) -> String {
     }
 }
 
-pub(in crate::core) fn always(image: &Shown<'_>) -> String {
+pub(in crate::core) fn always(image: &Shown) -> String {
     format!(
         "{image} has imagePullPolicy Always, so its registry is asked whatever the nodes hold, and the policy expects images to be on the nodes."
     )
 }
 
-pub(in crate::core) fn not_synced(image: &Shown<'_>) -> String {
+pub(in crate::core) fn not_synced(image: &Shown) -> String {
     let why = because(image.pull_policy);
     format!("it is not known whether {image} is on a node, and {why}: Pullguard has not read the nodes yet.")
 }
@@ -101,28 +103,46 @@ const fn because(pull_policy: PullPolicy) -> &'static str {
     }
 }
 
+/// The node that a pod names, or is on.
+#[derive(Clone)]
+pub(in crate::core) enum Way {
+    Placed(Option<Arc<str>>),
+    Bound(Arc<str>),
+}
+
+impl From<Route<'_>> for Way {
+    fn from(route: Route<'_>) -> Self {
+        match route {
+            Route::Placed(placement) => Self::Placed(placement.node_name.as_deref().map(Into::into)),
+            Route::Bound(own) => Self::Bound(own.into()),
+        }
+    }
+}
+
 /// What an explanation of absence or doubt rests on.
-pub(in crate::core) struct Evidence<'a> {
-    pub image: Shown<'a>,
+pub(in crate::core) struct Evidence {
+    pub image: Arc<Shown>,
     pub subject: Subject,
-    pub route: Route<'a>,
-    pub lack: &'a Lack,
+    pub way: Way,
+    pub lack: Lack,
     /// The answer is that it is absent, not that it is unknown.
     pub proven: bool,
     /// The only candidate, where there is but one.
-    pub only_node: Option<&'a str>,
+    pub only_node: Option<Arc<str>>,
     /// How many nodes the policy has.
     pub policy_nodes: usize,
-    pub misses: &'a Misses,
+    pub misses: Misses,
 }
 
-impl Evidence<'_> {
+impl Evidence {
     /// What was found, as one sentence, or two.
-    pub fn explain(&self) -> String {
-        let mut text = String::with_capacity(512);
-        // Writing to a string does not fail.
-        let _ = self.write(&mut text);
-        cleaned(text)
+    pub fn explain(self) -> Explanation {
+        Explanation::new(move || {
+            let mut text = String::with_capacity(512);
+            // Writing to a string does not fail.
+            let _ = self.write(&mut text);
+            cleaned(text)
+        })
     }
 
     fn write(&self, out: &mut String) -> fmt::Result {
@@ -132,13 +152,11 @@ impl Evidence<'_> {
         match lack.detail {
             Some(Detail::NoEligibleNode) => {
                 write!(out, "it is not known whether {image} is on a node for this pod, and {why}: ")?;
-                match (self.policy_nodes, self.route) {
-                    (_, Route::Bound(_)) => write!(out, "the node on which it runs is not known")?,
-                    (0, Route::Placed(_)) => write!(out, "the policy selects no node that exists")?,
-                    (1, Route::Placed(_)) => {
-                        write!(out, "the one node of the policy could not take {}", self.runner())?
-                    }
-                    (nodes, Route::Placed(_)) => {
+                match (self.policy_nodes, &self.way) {
+                    (_, Way::Bound(_)) => write!(out, "the node on which it runs is not known")?,
+                    (0, Way::Placed(_)) => write!(out, "the policy selects no node that exists")?,
+                    (1, Way::Placed(_)) => write!(out, "the one node of the policy could not take {}", self.runner())?,
+                    (nodes, Way::Placed(_)) => {
                         write!(out, "none of the {nodes} nodes of the policy could take {}", self.runner())?;
                     }
                 }
@@ -271,11 +289,11 @@ impl Evidence<'_> {
                     }
                     Exclusion::NodeAffinity => write!(out, "{not} match the required node affinity")?,
                     Exclusion::Os => write!(out, "{be} of another operating system")?,
-                    Exclusion::OtherNode => match self.route {
-                        Route::Placed(placement) => {
-                            write!(out, "the pod names node {}", placement.node_name.as_deref().unwrap_or_default())?;
+                    Exclusion::OtherNode => match &self.way {
+                        Way::Placed(named) => {
+                            write!(out, "the pod names node {}", named.as_deref().unwrap_or_default())?;
                         }
-                        Route::Bound(own) => write!(out, "the pod runs on node {own}")?,
+                        Way::Bound(own) => write!(out, "the pod runs on node {own}")?,
                     },
                 },
             }
@@ -289,16 +307,16 @@ impl Evidence<'_> {
 }
 
 /// `none of the 2 nodes that this pod could run on`, `any of ...`, or the one node there is.
-struct Place<'a>(&'a Evidence<'a>);
+struct Place<'a>(&'a Evidence);
 
 impl fmt::Display for Place<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let evidence = self.0;
         let runner = evidence.runner();
-        match (evidence.route, evidence.only_node) {
-            (Route::Bound(own), _) => write!(f, "node {own}, where this pod runs"),
-            (Route::Placed(_), Some(node)) => write!(f, "node {node}, the only one that {runner} could run on"),
-            (Route::Placed(_), None) => {
+        match (&evidence.way, &evidence.only_node) {
+            (Way::Bound(own), _) => write!(f, "node {own}, where this pod runs"),
+            (Way::Placed(_), Some(node)) => write!(f, "node {node}, the only one that {runner} could run on"),
+            (Way::Placed(_), None) => {
                 let absent = matches!(evidence.lack.detail, None | Some(Detail::MayScaleUp));
                 let how_many = if absent { "none" } else { "any" };
                 write!(f, "{how_many} of the {} nodes that {runner} could run on", evidence.lack.tally.considered)

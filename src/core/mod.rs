@@ -9,6 +9,7 @@ mod blocs;
 pub mod cause;
 pub mod decide;
 pub mod eligibility;
+pub mod explanation;
 pub mod image;
 pub mod inventory;
 mod message;

@@ -1,5 +1,7 @@
 //! What is known of a namespace: its labels, or that they could not be had.
 
+use std::sync::Arc;
+
 use super::selector::{Labels, Selector};
 
 /// The label that the API server puts on every namespace: it is known even where nothing else is.
@@ -12,7 +14,7 @@ pub const SYSTEM_NAMESPACES: [&str; 3] = ["kube-system", "kube-public", "kube-no
 pub struct NamespaceFacts {
     pub name: String,
     /// `None`: the labels could not be had, neither from the cache nor by a bounded request.
-    pub labels: Option<Labels>,
+    pub labels: Option<Arc<Labels>>,
 }
 
 /// Whether a selector matches, where that may be unknowable.

@@ -132,12 +132,13 @@ fn unlikeness(wanted: &ImageReference, text: &str) -> u8 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use crate::core::decide::decide;
     use crate::core::fixtures::{inventory, never, node, now, policies, policy};
     use crate::core::namespace::NamespaceFacts;
     use crate::core::node::TaintEffect;
     use crate::core::refusal::NoRefusals;
-    use crate::core::selector::Labels;
     use crate::core::verdict::{Judged, Question, Subject};
 
     #[test]
@@ -148,7 +149,7 @@ mod tests {
             node("z").with_image(&[image]).with_label("pool", "gpu").with_taint("gpu", "", TaintEffect::NoSchedule);
         let inventory = inventory(others.chain([tainted]));
         let pod = never("agent:1").selecting("pool", "gpu");
-        let namespace = NamespaceFacts { name: pod.namespace.clone(), labels: Some(Labels::new()) };
+        let namespace = NamespaceFacts { name: pod.namespace.clone(), labels: Some(Arc::default()) };
         let question = Question { subject: Subject::Pod, pod: &pod, namespace: &namespace, judged: &Judged::Every };
         let verdict = decide(&question, &policies([policy("p")]), &inventory, &NoRefusals, now());
         let text = &verdict.first().expect("a finding").explanation;

@@ -11,10 +11,11 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::eligibility::Route;
+use super::explanation::Explanation;
 use super::image::ImageReference;
 use super::inventory::bits::Bits;
 use super::inventory::{Access, Inventory};
-use super::message::{self, Evidence};
+use super::message::{self, Evidence, Way};
 use super::nearest::{self, Misses, Near};
 use super::policies::{Entry, Policies, PolicyPatterns};
 use super::presence::Judgement;
@@ -28,7 +29,7 @@ pub(in crate::core) struct Blame {
     /// Its place among the wants.
     pub want: usize,
     pub detail: Option<Detail>,
-    pub explanation: Arc<str>,
+    pub explanation: Explanation,
     /// The likeliest first.
     pub near: Rc<[Suggestion]>,
 }
@@ -165,28 +166,25 @@ fn work_out(sight: &Sight<'_>, ask: &Ask, nodes: &Bits, wants: &[Want<'_>], subj
         Judgement::Unknown(lacks) => (lacks, false),
     };
     let candidates = sight.candidates(nodes);
-    let blames = lacks.iter().filter_map(|lack| {
-        let image = wants.get(lack.image)?.shown()?;
+    let way = Way::from(sight.route);
+    let blames = lacks.into_iter().filter_map(|lack| {
+        let want = lack.image;
+        let image = wants.get(want)?.shown()?;
         let held = lack.tally.hold + lack.tally.hold_obstructed > 0;
         let (misses, near) = if held {
             (Misses::default(), Vec::new())
         } else {
-            let preloaded = ask.images.contains(&(lack.image, true));
-            let misses = nearest::misses(sight, lack.image, preloaded, nodes, &candidates);
-            (misses, nearest::near_names(sight, lack.image, &candidates))
+            let preloaded = ask.images.contains(&(want, true));
+            let misses = nearest::misses(sight, want, preloaded, nodes, &candidates);
+            (misses, nearest::near_names(sight, want, &candidates))
         };
         let only = (lack.tally.considered == 1).then(|| sight.inventory.first_named(&candidates, 1));
-        let only_node = only.as_ref().and_then(|only| only.first()).map(|(_, name)| &***name);
+        let only_node = only.and_then(|only| only.first().map(|(_, name)| Arc::clone(name)));
         let policy_nodes = if lack.tally.considered == 0 { nodes.len() } else { 0 };
-        let route = sight.route;
-        let evidence = Evidence { image, subject, route, lack, proven, only_node, policy_nodes, misses: &misses };
-        let explanation = evidence.explain().into();
-        Some(Blame {
-            want: lack.image,
-            detail: lack.detail,
-            explanation,
-            near: near.into_iter().map(Suggestion::new).collect(),
-        })
+        let detail = lack.detail;
+        let evidence = Evidence { image, subject, way: way.clone(), lack, proven, only_node, policy_nodes, misses };
+        let explanation = evidence.explain();
+        Some(Blame { want, detail, explanation, near: near.into_iter().map(Suggestion::new).collect() })
     });
     let blames = blames.collect();
     if proven { Outcome::Absent(blames) } else { Outcome::Unknown(blames) }

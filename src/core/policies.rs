@@ -253,7 +253,7 @@ mod tests {
                 policy.namespace_selector = Selector::new(requirements);
                 policies.apply(policy);
             }
-            let namespace = NamespaceFacts { name: "a".to_owned(), labels };
+            let namespace = NamespaceFacts { name: "a".to_owned(), labels: labels.map(Arc::new) };
             let asked = policies.iter().filter(|entry| namespace.matches(&entry.policy.namespace_selector) != Match::No);
             let asked: Vec<_> = asked.map(|entry| Arc::clone(&entry.name)).collect();
             let labels = Labels::new();

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::ops::Deref;
 use std::sync::Arc;
 
+use super::explanation::Explanation;
 use super::namespace::NamespaceFacts;
 use super::pod::PodFacts;
 use super::policy::Action;
@@ -103,7 +104,7 @@ pub struct Found {
     /// As `action`, had no policy said Audit: where it is stricter, this is what would have been done.
     pub unaudited: Action,
     /// What was found, in whole sentences, without hint, remedy and policy. Several findings share one text.
-    pub explanation: Arc<str>,
+    pub explanation: Explanation,
     /// What to do: the operator's own words, or ours.
     pub remedy: Option<Cow<'static, str>>,
 }

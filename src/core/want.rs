@@ -3,9 +3,11 @@
 //! Enters: the containers of a question. Leaves: images with the containers that use them, and the texts about them that
 //! no policy changes.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::explanation::Explanation;
 use super::image::{ImageName, ReferenceError};
 use super::message::{self, Shown};
 use super::pod::PullPolicy;
@@ -18,10 +20,12 @@ pub(in crate::core) struct Want<'a> {
     pub parsed: &'a Result<ImageName, ReferenceError>,
     pub pull_policy: PullPolicy,
     containers: Vec<&'a str>,
-    /// Image and containers as findings hold them, once there is one.
-    shared: Option<(Arc<str>, Arc<[String]>)>,
+    /// As findings hold it, once there is one.
+    image: OnceCell<Arc<str>>,
+    names: OnceCell<Arc<[String]>>,
+    shown: OnceCell<Option<Arc<Shown>>>,
     /// Texts that do not depend on the policy, once they are needed.
-    texts: BTreeMap<Reason, Arc<str>>,
+    texts: BTreeMap<Reason, Explanation>,
 }
 
 /// The images that are judged, in the order of their first containers.
@@ -43,7 +47,9 @@ pub(in crate::core) fn wants<'a>(question: &Question<'a>) -> Vec<Want<'a>> {
                 parsed: &container.parsed,
                 pull_policy: container.pull_policy,
                 containers: vec![&container.name],
-                shared: None,
+                image: OnceCell::new(),
+                names: OnceCell::new(),
+                shown: OnceCell::new(),
                 texts: BTreeMap::new(),
             }),
         }
@@ -51,28 +57,34 @@ pub(in crate::core) fn wants<'a>(question: &Question<'a>) -> Vec<Want<'a>> {
     wants
 }
 
-impl<'a> Want<'a> {
-    pub fn shared(&mut self) -> (Arc<str>, Arc<[String]>) {
-        let (written, containers) = self.shared.get_or_insert_with(|| {
-            (self.written.into(), self.containers.iter().map(|name| (*name).to_owned()).collect())
+impl Want<'_> {
+    pub fn image(&self) -> Arc<str> {
+        Arc::clone(self.image.get_or_init(|| self.written.into()))
+    }
+
+    /// The names of the containers that use it.
+    pub fn containers(&self) -> Arc<[String]> {
+        Arc::clone(self.names.get_or_init(|| self.containers.iter().map(|name| (*name).to_owned()).collect()))
+    }
+
+    /// None where it is no image reference.
+    pub fn shown(&self) -> Option<Arc<Shown>> {
+        let shown = self.shown.get_or_init(|| {
+            let name = self.parsed.as_ref().ok()?.clone();
+            Some(Arc::new(Shown { written: self.image(), name, pull_policy: self.pull_policy }))
         });
-        (Arc::clone(written), Arc::clone(containers))
+        shown.clone()
     }
 
-    pub fn shown(&self) -> Option<Shown<'a>> {
-        let name = self.parsed.as_ref().ok()?;
-        Some(Shown { written: self.written, name, pull_policy: self.pull_policy })
-    }
-
-    pub fn text(&mut self, reason: Reason, write: impl FnOnce(&Shown<'_>) -> String) -> Arc<str> {
+    pub fn text(&mut self, reason: Reason, write: fn(&Shown) -> String) -> Explanation {
         let shown = self.shown();
         let text = self.texts.entry(reason);
-        Arc::clone(text.or_insert_with(|| shown.map(|shown| write(&shown)).unwrap_or_default().into()))
+        text.or_insert_with(|| Explanation::new(move || shown.map(|shown| write(&shown)).unwrap_or_default())).clone()
     }
 
-    pub fn invalid(&mut self, error: &ReferenceError) -> Arc<str> {
+    pub fn invalid(&mut self, error: &ReferenceError) -> Explanation {
         let written = self.written;
         let text = self.texts.entry(Reason::InvalidImageReference);
-        Arc::clone(text.or_insert_with(|| message::invalid(written, error).into()))
+        text.or_insert_with(|| message::invalid(written, error).into()).clone()
     }
 }

@@ -257,7 +257,6 @@ mod tests {
     use crate::core::pod::PodFacts;
     use crate::core::policy::{Enforcement, Policy, RuntimeEnforcement};
     use crate::core::refusal::{NoRefusals, Refusal, Refusals};
-    use crate::core::selector::Labels;
     use crate::k8s::question::{Operation, Submitted};
 
     fn notice(name: &str, note: &str, key: Option<&str>) -> Notice {
@@ -305,7 +304,7 @@ mod tests {
             old_object: None,
         };
         let inquiry = submitted.inquire("pullguard").expect("json").expect("judged");
-        let namespace = NamespaceFacts { name: "apps".into(), labels: Some(Labels::new()) };
+        let namespace = NamespaceFacts { name: "apps".into(), labels: Some(Arc::default()) };
         let inventory = fixtures::inventory([fixtures::node("a")]);
         let verdict = decide(&inquiry.question(&namespace), &policies, &inventory, refusals, fixtures::now());
         verdict.told().map(|finding| Notice::decision(&inquiry, "v1", kind, &verdict, finding, &policies)).collect()

@@ -284,7 +284,7 @@ impl<R: Refusals + Default + Send + Sync + 'static> Desk<R> {
             self.webhook.lookup.labels(&known.name).await
         });
         let labels = labels.await.ok().flatten();
-        NamespaceFacts { labels, ..known }
+        NamespaceFacts { labels: labels.map(Arc::new), ..known }
     }
 }
 

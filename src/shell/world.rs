@@ -47,7 +47,7 @@ pub struct World<R> {
     clock: Clock,
     inventory: RwLock<Inventory>,
     policies: ArcSwap<Policies>,
-    namespaces: RwLock<BTreeMap<String, Labels>>,
+    namespaces: RwLock<BTreeMap<String, Arc<Labels>>>,
     refusals: RwLock<R>,
     policies_synced: AtomicBool,
     namespaces_synced: AtomicBool,
@@ -154,7 +154,7 @@ impl<R: Refusals + Default> World<R> {
     }
 
     pub fn set_namespace(&self, name: &str, labels: Labels) {
-        self.namespaces.write().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), labels);
+        self.namespaces.write().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), Arc::new(labels));
     }
 
     pub fn forget_namespace(&self, name: &str) {
@@ -163,6 +163,7 @@ impl<R: Refusals + Default> World<R> {
 
     /// A re-list is the whole truth.
     pub fn replace_namespaces(&self, all: BTreeMap<String, Labels>) {
+        let all = all.into_iter().map(|(name, labels)| (name, Arc::new(labels))).collect();
         *self.namespaces.write().unwrap_or_else(PoisonError::into_inner) = all;
         self.namespaces_synced.store(true, Ordering::Release);
     }

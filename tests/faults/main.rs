@@ -12,6 +12,7 @@
     reason = "a test may stop where it stands"
 )]
 
+mod brakes;
 mod clock;
 mod crash;
 mod outage;
@@ -75,6 +76,9 @@ fn main() -> ExitCode {
             a_watch_that_comes_back_with_410_gone_finds_out_what_has_changed_meanwhile;
         clock:
             a_clock_that_jumps_an_hour_keeps_nobody_waiting_and_convicts_nobody_early;
+        brakes:
+            while_a_registry_is_suspect_a_clear_no_is_concluded_from_and_what_is_unclear_waits,
+            a_node_that_loses_its_store_holds_what_it_may_be_to_blame_for_and_nothing_else;
         scale:
             failure_target_is_accepted_within_a_second_of_the_end_of_the_grace,
             the_55_pods_of_the_incident_are_one_failure_and_54_deletions,

@@ -1,9 +1,9 @@
 //! The kubelets of nodes that are objects only.
 //!
-//! Enters: which images are there. Leaves: the statuses that a kubelet writes of a pod whose image is not: waiting, then, past
-//! its deadline, Failed; and of one whose image is: running.
+//! Enters: which images are there, and what registries say of others. Leaves: the statuses that a kubelet writes of a pod
+//! whose image is not: waiting, then, past its deadline, Failed; and of one whose image is: running.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,9 +17,18 @@ use tokio::task::JoinHandle;
 
 const LOOK: Duration = Duration::from_millis(150);
 
-/// Plays the kubelets in one namespace until it is dropped.
+/// What becomes of an image.
+#[derive(Clone, Debug)]
+enum Pull {
+    Present,
+    Fails(String),
+}
+
+type Pulls = BTreeMap<String, Pull>;
+
+/// Plays the kubelets in one namespace until it is dropped. An image that it was told nothing of is on no node.
 pub struct Puppet {
-    present: Arc<Mutex<BTreeSet<String>>>,
+    pulls: Arc<Mutex<Pulls>>,
     task: JoinHandle<()>,
 }
 
@@ -31,8 +40,8 @@ impl Drop for Puppet {
 
 impl Puppet {
     pub fn play(client: Client, namespace: &str) -> Self {
-        let present: Arc<Mutex<BTreeSet<String>>> = Arc::default();
-        let (pods, known): (Api<Pod>, _) = (Api::namespaced(client, namespace), Arc::clone(&present));
+        let pulls: Arc<Mutex<Pulls>> = Arc::default();
+        let (pods, known): (Api<Pod>, _) = (Api::namespaced(client, namespace), Arc::clone(&pulls));
         let task = tokio::spawn(async move {
             loop {
                 // The API server may be away: a kubelet goes on when it is back.
@@ -40,17 +49,26 @@ impl Puppet {
                 tokio::time::sleep(LOOK).await;
             }
         });
-        Self { present, task }
+        Self { pulls, task }
     }
 
     /// From now on the image is on every node.
     pub fn load(&self, image: &str) {
-        self.present.lock().unwrap_or_else(PoisonError::into_inner).insert(image.to_owned());
+        self.set(image, Pull::Present);
+    }
+
+    /// Its pulls fail, with these words of the runtime.
+    pub fn fail(&self, image: &str, words: &str) {
+        self.set(image, Pull::Fails(words.to_owned()));
+    }
+
+    fn set(&self, image: &str, pull: Pull) {
+        self.pulls.lock().unwrap_or_else(PoisonError::into_inner).insert(image.to_owned(), pull);
     }
 }
 
-async fn look(pods: &Api<Pod>, present: &Mutex<BTreeSet<String>>) -> Result<()> {
-    let present = present.lock().unwrap_or_else(PoisonError::into_inner).clone();
+async fn look(pods: &Api<Pod>, pulls: &Mutex<Pulls>) -> Result<()> {
+    let pulls = pulls.lock().unwrap_or_else(PoisonError::into_inner).clone();
     for pod in pods.list(&ListParams::default()).await?.items {
         let name = pod.metadata.name.clone().unwrap_or_default();
         let over = |phase: &str| phase == "Failed" || phase == "Succeeded";
@@ -59,14 +77,14 @@ async fn look(pods: &Api<Pod>, present: &Mutex<BTreeSet<String>>) -> Result<()> 
             pods.delete(&name, &DeleteParams::default().grace_period(0)).await?;
             continue;
         }
-        let Some(status) = status_of(&pod, &phase, &present) else { continue };
+        let Some(status) = status_of(&pod, &phase, &pulls) else { continue };
         pods.patch_status(&name, &PatchParams::default(), &Patch::Merge(json!({ "status": status }))).await?;
     }
     Ok(())
 }
 
 /// What the kubelet would write now; `None`: it stands there already, or the pod is on no node.
-fn status_of(pod: &Pod, phase: &str, present: &BTreeSet<String>) -> Option<Value> {
+fn status_of(pod: &Pod, phase: &str, pulls: &Pulls) -> Option<Value> {
     let spec = pod.spec.as_ref()?;
     spec.node_name.as_ref()?;
     let image = spec.containers.first()?.image.clone()?;
@@ -77,10 +95,13 @@ fn status_of(pod: &Pod, phase: &str, present: &BTreeSet<String>) -> Option<Value
         _ if ended => Some(json!({"phase": "Failed", "reason": "DeadlineExceeded", "containerStatuses":
             [container(&image, json!({"terminated": {"exitCode": 137, "reason": "ContainerStatusUnknown"}}), false)]})),
         "Running" => None,
-        _ if present.contains(&image) => Some(running(&image)),
-        _ if waits => None,
-        _ if image.contains(char::is_uppercase) => Some(invalid_name(&image)),
-        _ => Some(never_pull(&image)),
+        _ => match pulls.get(&image) {
+            Some(Pull::Present) => Some(running(&image)),
+            _ if waits => None,
+            Some(Pull::Fails(words)) => Some(waiting(&image, "ErrImagePull", words)),
+            None if image.contains(char::is_uppercase) => Some(invalid_name(&image)),
+            None => Some(never_pull(&image)),
+        },
     }
 }
 

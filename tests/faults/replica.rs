@@ -20,6 +20,7 @@ use crate::wire::Wire;
 
 pub struct Replica {
     pub wire: Wire,
+    pub world: Arc<World<Recreation>>,
     tasks: JoinSet<()>,
     /// Held so that it goes on to lead.
     _leading: watch::Sender<bool>,
@@ -43,9 +44,9 @@ impl Replica {
         tasks.spawn(watches::records(client.clone(), Arc::clone(&world), Arc::clone(&metrics)));
         tasks.spawn(writer.run(client.clone(), "faults".to_owned()));
         let settings = Settings { own_namespace: "pullguard".to_owned(), ..Settings::default() };
-        let controller = Controller { client, world, settings, events, metrics };
+        let controller = Controller { client, world: Arc::clone(&world), settings, events, metrics };
         tasks.spawn(controller.run(leads, stops));
-        Ok(Self { wire, tasks, _leading: leading, _stopping: stopping })
+        Ok(Self { wire, world, tasks, _leading: leading, _stopping: stopping })
     }
 
     /// As by SIGKILL: nothing is finished, nothing is given up.

@@ -222,7 +222,12 @@ impl Scene<'_> {
     }
 
     pub async fn job(&self, name: &str, image: &str) -> Result<Job> {
-        let template = json!({"spec": spec(image)});
+        self.job_of(name, spec(image)).await
+    }
+
+    /// A Job whose pods are as this says.
+    pub async fn job_of(&self, name: &str, spec: Value) -> Result<Job> {
+        let template = json!({"spec": spec});
         self.create(json!({"metadata": {"name": name}, "spec": {"backoffLimit": 3, "template": template}})).await
     }
 

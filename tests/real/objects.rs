@@ -174,7 +174,18 @@ fn a_daemon_sets_pod_is_judged_on_the_node_that_it_is_for(scene: &Scene<'_>) -> 
     // Its controller says by affinity which node each pod is for.
     let everywhere = template("apps/v1", "DaemonSet", ON_B, "Never");
     scene.create(&everywhere)?.accepted_in_silence()?;
+    let mut tries = 0;
     let pods = until("its pod on node-b runs", 120, || {
+        // The controller tries one of the nodes first, any of them, ends this round at the first refusal, and waits longer
+        // each time. A change of the set brings the next round at once.
+        tries += 1;
+        scene.cluster.kubectl_ok(&[
+            "annotate",
+            "daemonset/daemonset",
+            "--overwrite",
+            &format!("try={tries}"),
+            &format!("--namespace={}", scene.namespace),
+        ])?;
         let pods = scene.list("pods")?;
         Ok(pods.iter().any(|pod| pod["status"]["phase"] == "Running").then_some(pods))
     })?;

@@ -5,6 +5,7 @@
 //! scheduler knows nothing of `spec.os`, which the kubelet checks, nor of a `nodeName` that bypasses it: they are left out.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
@@ -18,7 +19,6 @@ use pullguard::core::pod::PodFacts;
 use pullguard::core::policies::Policies;
 use pullguard::core::reason::Detail;
 use pullguard::core::refusal::NoRefusals;
-use pullguard::core::selector::Labels;
 use pullguard::core::verdict::{Judged, Question, Subject};
 use pullguard::k8s::pod::PodObject;
 use pullguard::k8s::{node, policy};
@@ -235,7 +235,7 @@ fn judge(scene: &Scene<'_>, pods: Vec<Value>) -> Result<()> {
     let everything = json!({"apiVersion": "pullguard.dev/v1alpha1", "kind": "NodeImagePolicy",
         "metadata": {"name": "all"}, "spec": {}});
     policies.apply(policy::compile(&serde_json::from_value(everything)?)?);
-    let namespace = NamespaceFacts { name: scene.namespace.clone(), labels: Some(Labels::new()) };
+    let namespace = NamespaceFacts { name: scene.namespace.clone(), labels: Some(Arc::default()) };
 
     let mut fits = 0;
     let total = pods.len();

@@ -15,10 +15,10 @@ mod lost;
 mod names;
 mod presence_on;
 mod recent;
+mod roster;
 mod survey;
 mod words;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +30,7 @@ use self::labels::{Label, LabelIndex};
 use self::lost::Lost;
 use self::names::Names;
 use self::recent::Recent;
+use self::roster::Roster;
 use self::words::Words;
 use super::eligibility::NodeView;
 use super::node::{NodeFacts, Readiness, Taint};
@@ -106,7 +107,7 @@ pub struct Inventory {
     synced: bool,
     nodes: Vec<Option<Node>>,
     free: Vec<u32>,
-    by_name: BTreeMap<Arc<str>, u32>,
+    roster: Roster,
     live: Bits,
     names: Names,
     labels: LabelIndex,
@@ -127,11 +128,11 @@ impl Inventory {
 
     /// How many nodes there are.
     pub fn len(&self) -> usize {
-        self.by_name.len()
+        self.roster.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.by_name.is_empty()
+        self.len() == 0
     }
 
     /// How many different image names all nodes list.
@@ -149,17 +150,17 @@ impl Inventory {
     }
 
     pub fn contains(&self, node: &str) -> bool {
-        self.by_name.contains_key(node)
+        self.roster.slot(node).is_some()
     }
 
     pub fn node_names(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.by_name.keys()
+        self.roster.names()
     }
 
     /// Takes in a node, new or changed. `now` dates what it newly lists.
     pub fn apply(&mut self, node: NodeFacts, now: Timestamp) -> News {
-        let (slot, old) = match self.by_name.get(node.name.as_str()) {
-            Some(slot) => (*slot, self.nodes.get_mut(*slot as usize).and_then(Option::take)),
+        let (slot, old) = match self.roster.slot(&node.name) {
+            Some(slot) => (slot, self.nodes.get_mut(slot as usize).and_then(Option::take)),
             None => (self.new_slot(&node.name), None),
         };
         let shape = Shape::of(&node);
@@ -190,7 +191,7 @@ impl Inventory {
     }
 
     pub fn remove(&mut self, node: &str) {
-        let Some(slot) = self.by_name.remove(node) else { return };
+        let Some(slot) = self.roster.remove(node) else { return };
         let Some(old) = self.nodes.get_mut(slot as usize).and_then(Option::take) else { return };
         self.exchange_names(slot, Some(&old), &[], false, old.known);
         self.facets.remove(slot, &old.shape);
@@ -206,7 +207,7 @@ impl Inventory {
             self.nodes.push(None);
             u32::try_from(self.nodes.len() - 1).unwrap_or(u32::MAX)
         });
-        self.by_name.insert(name.into(), slot);
+        self.roster.insert(name.into(), slot);
         self.live.insert(slot);
         slot
     }
@@ -281,7 +282,7 @@ impl Inventory {
     }
 
     fn node(&self, name: &str) -> Option<(u32, &Node)> {
-        let slot = *self.by_name.get(name)?;
+        let slot = self.roster.slot(name)?;
         Some((slot, self.at(slot)?))
     }
 
@@ -301,7 +302,7 @@ impl Inventory {
     }
 
     pub(in crate::core) fn slot(&self, node: &str) -> Option<u32> {
-        self.by_name.get(node).copied()
+        self.roster.slot(node)
     }
 
     pub(in crate::core) fn select(&self, selector: &Selector) -> Bits {
@@ -350,29 +351,28 @@ impl Inventory {
 
     /// The first nodes of a set by name, so that a text does not depend on the order in which the nodes came.
     pub(in crate::core) fn first_named(&self, nodes: &Bits, count: usize) -> Vec<(u32, &Arc<str>)> {
-        // Of few the first are picked out; of many the first are soon met in the order of all names.
-        const FEW: usize = 64;
+        // Of few the first are picked out; of many the first are soon met in the order of all names. To look at a node is
+        // as much as some steps along the names.
+        const STEPS: usize = 8;
         let length = nodes.len();
-        if length <= FEW || count >= length {
-            let mut named: Vec<(u32, &Arc<str>)> = Vec::with_capacity(length.min(count).min(FEW) + 1);
-            let picks = count < length;
-            for slot in nodes.iter() {
-                let Some(node) = self.at(slot) else { continue };
-                if !picks {
-                    named.push((slot, &node.name));
-                } else if named.len() < count || named.last().is_some_and(|(_, last)| node.name < **last) {
-                    let place = named.partition_point(|(_, name)| **name < node.name);
-                    named.insert(place, (slot, &node.name));
-                    named.truncate(count);
-                }
-            }
-            if !picks {
-                named.sort_unstable_by_key(|(_, name)| *name);
-            }
+        if count < length && length * length * STEPS > self.len() * count {
+            return self.roster.among(nodes).take(count).collect();
+        }
+        let mut named: Vec<(u32, &Arc<str>)> = Vec::with_capacity(length.min(count) + 1);
+        if count >= length {
+            named.extend(nodes.iter().filter_map(|slot| Some((slot, &self.at(slot)?.name))));
+            named.sort_unstable_by_key(|(_, name)| *name);
             return named;
         }
-        let in_order = self.by_name.iter().filter(|(_, slot)| nodes.contains(**slot));
-        in_order.take(count).map(|(name, slot)| (*slot, name)).collect()
+        for slot in nodes.iter() {
+            let Some(node) = self.at(slot) else { continue };
+            if named.len() < count || named.last().is_some_and(|(_, last)| node.name < **last) {
+                let place = named.partition_point(|(_, name)| **name < node.name);
+                named.insert(place, (slot, &node.name));
+                named.truncate(count);
+            }
+        }
+        named
     }
 }
 

@@ -187,7 +187,7 @@ impl<R: Refusals + Default + Send + Sync + 'static> Heed<PartialObjectMeta<Names
             Event::InitDone => world.replace_namespaces(std::mem::take(&mut self.listed)),
             Event::Apply(namespace) => {
                 let (name, labels) = labels(namespace);
-                if world.namespace(&name).labels.as_ref() == Some(&labels) {
+                if world.namespace(&name).labels.as_deref() == Some(&labels) {
                     return;
                 }
                 world.set_namespace(&name, labels);

@@ -4,6 +4,7 @@
 //! controller does. Every write is kept, so that a test can count them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -381,13 +382,13 @@ impl World {
 
     pub fn plan(&mut self) -> Plan {
         let now = self.now();
-        let namespaces = |name: &str| NamespaceFacts { name: name.to_owned(), labels: Some(BTreeMap::new()) };
+        let namespaces = |name: &str| NamespaceFacts { name: name.to_owned(), labels: Some(Arc::default()) };
         let setting = Setting { policies: &self.policies, namespaces: &namespaces, nodes: &self.inventory };
         self.ledger.plan(now, &setting)
     }
 
     pub fn plan_of(&self, ledger: &mut Ledger) -> Plan {
-        let namespaces = |name: &str| NamespaceFacts { name: name.to_owned(), labels: Some(BTreeMap::new()) };
+        let namespaces = |name: &str| NamespaceFacts { name: name.to_owned(), labels: Some(Arc::default()) };
         let setting = Setting { policies: &self.policies, namespaces: &namespaces, nodes: &self.inventory };
         ledger.plan(self.now(), &setting)
     }
