@@ -7,6 +7,7 @@
 //! the pod alone is worked out once, a judgement is a few operations on whole sets of nodes, and nodes are counted only
 //! for the images that are to blame.
 
+use std::borrow::Cow;
 use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -66,8 +67,7 @@ struct Ground {
 #[derive(Clone, Debug)]
 struct Proofs {
     limit: ImageLimit,
-    /// Too long to be whole.
-    list_cut: Bits,
+    parts: Parts,
     /// Of each image, the nodes on which it is proven absent, unless the operator says that it is preloaded there.
     absent: Vec<Bits>,
 }
@@ -142,7 +142,7 @@ impl<'a> Sight<'a> {
             sound.and_not(doubtful);
         }
         let absent = self.images.iter().map(|seen| seen.proven_absent(&sound, ground)).collect();
-        let proofs = Rc::new(Proofs { limit, list_cut, absent });
+        let proofs = Rc::new(Proofs { limit, parts: self.sort(&list_cut), absent });
         self.proofs.borrow_mut().push(Rc::clone(&proofs));
         proofs
     }
@@ -180,7 +180,7 @@ impl<'a> Sight<'a> {
         holders.and_not(&self.candidates.obstructed);
         for (image, preloaded) in &ask.images {
             match self.images.get(*image) {
-                Some(seen) => seen.keep_held(*preloaded, nodes, &mut holders),
+                Some(seen) => holders.and(&seen.held(*preloaded, nodes)),
                 None => holders.clear(),
             }
             if holders.is_empty() {
@@ -193,11 +193,9 @@ impl<'a> Sight<'a> {
     /// The nodes that hold an image, candidates or not.
     pub fn holders_anywhere(&self, image: usize, preloaded: bool, nodes: &Bits) -> Bits {
         let Some(seen) = self.images.get(image) else { return Bits::default() };
-        if preloaded {
-            self.inventory.live().map_words(|index, _| seen.held_word(true, nodes, index))
-        } else {
-            seen.listed.clone()
-        }
+        let mut holders = seen.held(preloaded, nodes).into_owned();
+        holders.and(self.inventory.live());
+        holders
     }
 
     pub fn judge(&self, ask: &Ask, nodes: &Bits) -> Judgement {
@@ -210,136 +208,130 @@ impl<'a> Sight<'a> {
             return Judgement::Unknown(ask.images.iter().map(lack).collect());
         }
         let proofs = self.proofs(ask.limit);
+        let absent: Vec<Cow<'_, Bits>> = ask.images.iter().map(|wanted| self.absent(*wanted, &proofs, nodes)).collect();
         let mut open = candidates.clone();
-        let absent: Vec<Bits> =
-            ask.images.iter().map(|wanted| self.absent(*wanted, &proofs, nodes, &candidates)).collect();
         absent.iter().for_each(|absent| open.and_not(absent));
         let is_open = !open.is_empty();
         let blamed =
             if is_open { self.blamed_for_doubt(ask, nodes, &open) } else { blamed_for_absence(&absent, &candidates) };
-        let sorted = self.sort(&candidates, &proofs);
+        let (considered, of_parts) = candidates.counts_in(&candidates, proofs.parts.each());
+        let mut hindered = candidates.clone();
+        hindered.and(&self.candidates.obstructed);
         let lacks = blamed.places.into_iter().filter_map(|place| {
             let (image, preloaded) = *ask.images.get(place)?;
-            let tally = self.tally(self.images.get(image)?, preloaded, nodes, &candidates, &sorted);
+            let seen = self.images.get(image)?;
+            let held = seen.held(preloaded, nodes);
+            let mut tally = Tally { considered, ..Tally::default() };
+            self.count(&mut tally, seen, &held, &candidates, (&proofs.parts, of_parts));
             let detail = match blamed.why {
                 Blame::Doubt => Some(tally.doubt()),
                 Blame::Everywhere | Blame::Somewhere if ask.elastic => Some(Detail::MayScaleUp),
                 Blame::Everywhere => None,
                 Blame::Somewhere => Some(Detail::NoNodeHoldsAll),
             };
-            let hindered = tally.hold_obstructed > 0;
-            let obstructed =
-                if hindered { self.first_obstructed(image, preloaded, nodes, &candidates) } else { Vec::new() };
+            let is_hindered = tally.hold_obstructed > 0;
+            let obstructed = if is_hindered { self.first_obstructed(&held, &hindered) } else { Vec::new() };
             Some(Lack { image, detail, tally, obstructed })
         });
         let lacks = lacks.collect();
         if is_open || ask.elastic { Judgement::Unknown(lacks) } else { Judgement::Absent(lacks) }
     }
 
-    /// The candidates on which an image is proven absent.
-    fn absent(&self, (image, preloaded): (usize, bool), proofs: &Proofs, nodes: &Bits, candidates: &Bits) -> Bits {
+    /// The nodes on which an image is proven absent.
+    fn absent<'p>(&self, (image, preloaded): (usize, bool), proofs: &'p Proofs, nodes: &Bits) -> Cow<'p, Bits> {
         let (Some(seen), Some(unless_preloaded)) = (self.images.get(image), proofs.absent.get(image)) else {
-            return Bits::default();
+            return Cow::default();
         };
-        let mut absent = candidates.clone();
-        absent.and(unless_preloaded);
-        if preloaded { absent.map_words(|index, word| word & !seen.promised_word(nodes, index)) } else { absent }
+        if !preloaded {
+            return Cow::Borrowed(unless_preloaded);
+        }
+        Cow::Owned(unless_preloaded.map_words(|index, word| word & !seen.promised_word(nodes, index)))
     }
 
     /// To blame are the images that no open candidate surely holds; where there is none, those that some open one lacks.
     fn blamed_for_doubt(&self, ask: &Ask, nodes: &Bits, open: &Bits) -> Blamed {
         let mut unhindered = open.clone();
         unhindered.and_not(&self.candidates.obstructed);
-        let places = |is_blamed: &dyn Fn(&Seen<'_>, bool) -> bool| -> Vec<usize> {
+        let places = |is_blamed: &dyn Fn(&Bits) -> bool| -> Vec<usize> {
             let blamed = (0..).zip(&ask.images).filter(|(_, (image, preloaded))| {
-                self.images.get(*image).is_some_and(|seen| is_blamed(seen, *preloaded))
+                self.images.get(*image).is_some_and(|seen| is_blamed(&seen.held(*preloaded, nodes)))
             });
             blamed.map(|(place, _)| place).collect()
         };
-        let held_by_none = places(&|seen, preloaded| {
-            let mut holders = unhindered.clone();
-            seen.keep_held(preloaded, nodes, &mut holders);
-            holders.is_empty()
-        });
-        let lacked = || {
-            places(&|seen, preloaded| {
-                let mut holders = open.clone();
-                seen.keep_held(preloaded, nodes, &mut holders);
-                !open.is_subset(&holders)
-            })
-        };
+        let held_by_none = places(&|held| !held.intersects(&unhindered));
+        let lacked = || places(&|held| !open.is_subset(held));
         Blamed { why: Blame::Doubt, places: if held_by_none.is_empty() { lacked() } else { held_by_none } }
     }
 
-    /// The candidates by what they say of an image that they do not have: obstacles first, then what keeps a list from
-    /// being proof, each by the first that is true of it.
-    fn sort(&self, candidates: &Bits, proofs: &Proofs) -> Sorted {
+    /// The nodes by what they say of an image that they do not have: obstacles first, then what keeps a list from being
+    /// proof, each by the first that is true of it.
+    fn sort(&self, list_cut: &Bits) -> Parts {
         let ground = self.ground();
-        let (mut well, mut hindered) = (candidates.clone(), candidates.clone());
+        let (mut well, mut hindered) = (self.candidates.eligible.clone(), self.candidates.eligible.clone());
         well.and_not(&self.candidates.obstructed);
         hindered.and(&self.candidates.obstructed);
-        Sorted {
-            not_ready: Part::taken(&mut hindered, &ground.not_ready),
-            readiness_unknown: Part::taken(&mut hindered, &ground.readiness_unknown),
-            cordoned: Part::taken(&mut hindered, &ground.cordoned),
-            in_transition: Part::new(hindered),
-            list_cut: Part::taken(&mut well, &proofs.list_cut),
-            list_empty: Part::taken(&mut well, &ground.list_empty),
-            names_cut: Part::taken(&mut well, &ground.names_cut),
-            not_containerd: Part::taken(&mut well, &ground.not_containerd),
-            proving: Part::new(well),
+        Parts {
+            not_ready: hindered.take(&ground.not_ready),
+            readiness_unknown: hindered.take(&ground.readiness_unknown),
+            cordoned: hindered.take(&ground.cordoned),
+            in_transition: hindered,
+            list_cut: well.take(list_cut),
+            list_empty: well.take(&ground.list_empty),
+            names_cut: well.take(&ground.names_cut),
+            not_containerd: well.take(&ground.not_containerd),
+            proving: well,
         }
     }
 
-    /// What the candidates say of an image, each counted once.
-    fn tally(&self, seen: &Seen<'_>, preloaded: bool, nodes: &Bits, candidates: &Bits, sorted: &Sorted) -> Tally {
-        let mut having = candidates.clone();
-        seen.keep_held(preloaded, nodes, &mut having);
-        let mut tally = Tally { considered: candidates.len(), hold: having.len(), ..Tally::default() };
-        tally.hold_obstructed = having.count_in(&self.candidates.obstructed);
-        tally.hold -= tally.hold_obstructed;
+    /// What the candidates say of an image, each counted once. `all`: how many candidates there are in each part.
+    fn count(
+        &self,
+        tally: &mut Tally,
+        seen: &Seen<'_>,
+        held: &Bits,
+        candidates: &Bits,
+        (parts, all): (&Parts, [usize; PARTS]),
+    ) {
+        let (holding, mut speaking) = candidates.counts_in(held, parts.each());
+        tally.hold_obstructed = speaking.iter().take(HINDERED).sum();
+        tally.hold = holding - tally.hold_obstructed;
         if seen.reference().is_none() {
-            tally.by_id = tally.considered - tally.hold - tally.hold_obstructed;
-            return tally;
+            tally.by_id = tally.considered - holding;
+            return;
         }
         if !seen.denied.is_empty() {
-            let mut denying = candidates.clone();
-            denying.and(&seen.denied);
-            denying.and_not(&having);
-            tally.denied = denying.len();
-            having.or(&denying);
+            let mut spoken = held.clone();
+            spoken.or(&seen.denied);
+            let (speaking_now, of_parts) = candidates.counts_in(&spoken, parts.each());
+            tally.denied = speaking_now - holding;
+            speaking = of_parts;
         }
-        let lacking = |part: &Part| part.count - if part.count == 0 { 0 } else { having.count_in(&part.nodes) };
-        tally.not_ready = lacking(&sorted.not_ready);
-        tally.readiness_unknown = lacking(&sorted.readiness_unknown);
-        tally.cordoned = lacking(&sorted.cordoned);
-        tally.in_transition = lacking(&sorted.in_transition);
-        tally.list_cut = lacking(&sorted.list_cut);
-        tally.list_empty = lacking(&sorted.list_empty);
-        tally.names_cut = lacking(&sorted.names_cut);
-        tally.not_listed = lacking(&sorted.proving);
-        let by_short_name = lacking(&sorted.not_containerd);
+        let mut silent = all;
+        silent.iter_mut().zip(speaking).for_each(|(all, speaking)| *all -= speaking);
+        let by_short_name;
+        [
+            tally.not_ready,
+            tally.readiness_unknown,
+            tally.cordoned,
+            tally.in_transition,
+            tally.list_cut,
+            tally.list_empty,
+            tally.names_cut,
+            by_short_name,
+            tally.not_listed,
+        ] = silent;
         if seen.is_short {
             tally.short_name = by_short_name;
         } else {
             tally.not_listed += by_short_name;
         }
-        tally
     }
 
     /// The first candidates, by name, that hold an image and have an obstacle.
-    fn first_obstructed(
-        &self,
-        image: usize,
-        preloaded: bool,
-        nodes: &Bits,
-        candidates: &Bits,
-    ) -> Vec<(Arc<str>, Arc<Obstacle>)> {
+    fn first_obstructed(&self, held: &Bits, hindered: &Bits) -> Vec<(Arc<str>, Arc<Obstacle>)> {
         const SHOWN: usize = 3;
-        let Some(seen) = self.images.get(image) else { return Vec::new() };
-        let mut holders = candidates.clone();
-        holders.and(&self.candidates.obstructed);
-        seen.keep_held(preloaded, nodes, &mut holders);
+        let mut holders = hindered.clone();
+        holders.and(held);
         let named = self.inventory.first_named(&holders, SHOWN).into_iter();
         named
             .filter_map(|(slot, name)| {
@@ -367,51 +359,53 @@ struct Blamed {
     places: Vec<usize>,
 }
 
-/// Some of the candidates.
+/// All nodes that a pod could run on, each in one part.
 #[derive(Clone, Debug)]
-struct Part {
-    nodes: Bits,
-    count: usize,
-}
-
-impl Part {
-    fn new(nodes: Bits) -> Self {
-        Self { count: nodes.len(), nodes }
-    }
-
-    fn taken(from: &mut Bits, which: &Bits) -> Self {
-        let mut nodes = from.clone();
-        nodes.and(which);
-        from.and_not(&nodes);
-        Self::new(nodes)
-    }
-}
-
-/// All candidates, each in one part.
-#[derive(Clone, Debug)]
-struct Sorted {
-    not_ready: Part,
-    readiness_unknown: Part,
-    cordoned: Part,
-    in_transition: Part,
-    list_cut: Part,
-    list_empty: Part,
-    names_cut: Part,
+struct Parts {
+    not_ready: Bits,
+    readiness_unknown: Bits,
+    cordoned: Bits,
+    in_transition: Bits,
+    list_cut: Bits,
+    list_empty: Bits,
+    names_cut: Bits,
     /// Their lists prove nothing of short names.
-    not_containerd: Part,
+    not_containerd: Bits,
     /// Their lists are proof.
-    proving: Part,
+    proving: Bits,
+}
+
+const PARTS: usize = 9;
+/// So many parts, the first, are of nodes with an obstacle.
+const HINDERED: usize = 4;
+
+impl Parts {
+    fn each(&self) -> [&Bits; PARTS] {
+        let Self { not_ready, readiness_unknown, cordoned, in_transition, .. } = self;
+        let Self { list_cut, list_empty, names_cut, not_containerd, proving, .. } = self;
+        [
+            not_ready,
+            readiness_unknown,
+            cordoned,
+            in_transition,
+            list_cut,
+            list_empty,
+            names_cut,
+            not_containerd,
+            proving,
+        ]
+    }
 }
 
 /// To blame are the images that are absent everywhere; where there is none, all that are absent somewhere: each is on
 /// some node, but no node can have all.
-fn blamed_for_absence(absent: &[Bits], candidates: &Bits) -> Blamed {
+fn blamed_for_absence(absent: &[Cow<'_, Bits>], candidates: &Bits) -> Blamed {
     let places = |is_blamed: &dyn Fn(&Bits) -> bool| -> Vec<usize> {
         (0..).zip(absent).filter(|(_, absent)| is_blamed(absent)).map(|(place, _)| place).collect()
     };
     let everywhere = places(&|absent| candidates.is_subset(absent));
     if everywhere.is_empty() {
-        Blamed { why: Blame::Somewhere, places: places(&|absent| !absent.is_empty()) }
+        Blamed { why: Blame::Somewhere, places: places(&|absent| absent.intersects(candidates)) }
     } else {
         Blamed { why: Blame::Everywhere, places: everywhere }
     }
@@ -466,18 +460,13 @@ impl<'a> Seen<'a> {
         nodes.word(index) & !self.denied.word(index)
     }
 
-    /// 64 nodes that hold the image.
-    fn held_word(&self, preloaded: bool, nodes: &Bits, index: usize) -> u64 {
-        let promised = if preloaded { self.promised_word(nodes, index) } else { 0 };
-        self.listed.word(index) | promised
-    }
-
-    /// Of a set of nodes, those that hold the image.
-    fn keep_held(&self, preloaded: bool, nodes: &Bits, set: &mut Bits) {
-        if preloaded {
-            *set = set.map_words(|index, word| word & self.held_word(true, nodes, index));
-        } else {
-            set.and(&self.listed);
+    /// The nodes that hold the image.
+    fn held(&self, preloaded: bool, nodes: &Bits) -> Cow<'_, Bits> {
+        if !preloaded {
+            return Cow::Borrowed(&self.listed);
         }
+        let mut held = nodes.map_words(|index, _| self.promised_word(nodes, index));
+        held.or(&self.listed);
+        Cow::Owned(held)
     }
 }

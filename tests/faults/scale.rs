@@ -108,7 +108,6 @@ async fn all_stuck(scene: &Scene<'_>) -> Result<()> {
 
 async fn until_pods(scene: &Scene<'_>, count: usize) -> Result<()> {
     let pods = scene.api::<Pod>();
-    // The Job controller makes some 20 a second.
     until(&format!("{count} pods are scheduled"), 1_200, || {
         let pods = pods.clone();
         Box::pin(async move {

@@ -63,8 +63,16 @@ impl Stage {
                 format!("--audit-log-path={}", log.display()),
                 "--audit-log-mode=blocking".to_owned(),
             ],
-            // It would find that no kubelet renews a lease.
-            controller_manager_flags: vec!["--controllers=*,-node-lifecycle-controller".to_owned()],
+            controller_manager_flags: [
+                // It would find that no kubelet renews a lease.
+                "--controllers=*,-node-lifecycle-controller",
+                // Of 5,000 Jobs it would make some 20 pods a second.
+                "--kube-api-qps=1000",
+                "--kube-api-burst=2000",
+                "--concurrent-job-syncs=20",
+            ]
+            .map(ToOwned::to_owned)
+            .to_vec(),
             ..Options::named(NAME)
         };
         let cluster = Cluster::up(&options)?;

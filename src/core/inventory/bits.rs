@@ -88,9 +88,28 @@ impl Bits {
         self.words.iter().map(|word| word.count_ones() as usize).sum()
     }
 
-    /// How many of them are in another set.
-    pub fn count_in(&self, other: &Self) -> usize {
-        self.words.iter().zip(&other.words).map(|(mine, theirs)| (mine & theirs).count_ones() as usize).sum()
+    /// Takes those out that are in another set too.
+    pub fn take(&mut self, which: &Self) -> Self {
+        let mut taken = self.clone();
+        taken.and(which);
+        self.and_not(&taken);
+        taken
+    }
+
+    /// How many of them are in another set, and of these how many in each of some parts.
+    pub fn counts_in<const N: usize>(&self, other: &Self, parts: [&Self; N]) -> (usize, [usize; N]) {
+        let (mut all, mut of_parts) = (0, [0; N]);
+        for (index, (mine, theirs)) in self.words.iter().zip(&other.words).enumerate() {
+            let both = mine & theirs;
+            // Most images are on few nodes.
+            if both != 0 {
+                all += both.count_ones() as usize;
+                for (count, part) in of_parts.iter_mut().zip(parts) {
+                    *count += (both & part.word(index)).count_ones() as usize;
+                }
+            }
+        }
+        (all, of_parts)
     }
 
     pub fn is_subset(&self, other: &Self) -> bool {
@@ -310,7 +329,14 @@ mod tests {
             }
             prop_assert_eq!(of(&a).is_subset(&of(&b)), a.is_subset(&b));
             prop_assert_eq!(of(&a).intersects(&of(&b)), !a.is_disjoint(&b));
-            prop_assert_eq!(of(&a).count_in(&of(&b)), (&a & &b).len());
+            let even = |slot: &&u32| **slot % 2 == 0;
+            let (even_ones, none): (Bits, _) = (b.iter().filter(even).copied().collect(), Bits::default());
+            let counts = (a.intersection(&b).count(), [a.intersection(&b).filter(even).count(), 0]);
+            prop_assert_eq!(of(&a).counts_in(&of(&b), [&even_ones, &none]), counts);
+            let (mut rest, taken) = (of(&a), of(&a).take(&of(&b)));
+            prop_assert_eq!(taken.iter().collect::<BTreeSet<_>>(), &a & &b);
+            rest.take(&of(&b));
+            prop_assert_eq!(rest.iter().collect::<BTreeSet<_>>(), &a - &b);
             prop_assert_eq!(kept.intersects(&of(&a)), !a.is_disjoint(&b));
         }
     }

@@ -351,28 +351,7 @@ impl Inventory {
 
     /// The first nodes of a set by name, so that a text does not depend on the order in which the nodes came.
     pub(in crate::core) fn first_named(&self, nodes: &Bits, count: usize) -> Vec<(u32, &Arc<str>)> {
-        // Of few the first are picked out; of many the first are soon met in the order of all names. To look at a node is
-        // as much as some steps along the names.
-        const STEPS: usize = 8;
-        let length = nodes.len();
-        if count < length && length * length * STEPS > self.len() * count {
-            return self.roster.among(nodes).take(count).collect();
-        }
-        let mut named: Vec<(u32, &Arc<str>)> = Vec::with_capacity(length.min(count) + 1);
-        if count >= length {
-            named.extend(nodes.iter().filter_map(|slot| Some((slot, &self.at(slot)?.name))));
-            named.sort_unstable_by_key(|(_, name)| *name);
-            return named;
-        }
-        for slot in nodes.iter() {
-            let Some(node) = self.at(slot) else { continue };
-            if named.len() < count || named.last().is_some_and(|(_, last)| node.name < **last) {
-                let place = named.partition_point(|(_, name)| **name < node.name);
-                named.insert(place, (slot, &node.name));
-                named.truncate(count);
-            }
-        }
-        named
+        self.roster.first(nodes, count)
     }
 }
 
