@@ -176,13 +176,22 @@ impl<'a> Sight<'a> {
 
     /// The candidates that hold all images, and have no obstacle.
     pub fn holders(&self, ask: &Ask, nodes: &Bits) -> Bits {
-        let mut holders = self.candidates(nodes);
+        self.holding_all(&self.held(ask, nodes), &self.candidates(nodes))
+    }
+
+    /// Of each image asked for, the nodes that hold it.
+    fn held(&self, ask: &Ask, nodes: &Bits) -> Vec<Cow<'_, Bits>> {
+        let of = |(image, preloaded): &(usize, bool)| {
+            self.images.get(*image).map_or_else(Cow::default, |seen| seen.held(*preloaded, nodes))
+        };
+        ask.images.iter().map(of).collect()
+    }
+
+    fn holding_all(&self, held: &[Cow<'_, Bits>], candidates: &Bits) -> Bits {
+        let mut holders = candidates.clone();
         holders.and_not(&self.candidates.obstructed);
-        for (image, preloaded) in &ask.images {
-            match self.images.get(*image) {
-                Some(seen) => holders.and(&seen.held(*preloaded, nodes)),
-                None => holders.clear(),
-            }
+        for held in held {
+            holders.and(held);
             if holders.is_empty() {
                 break;
             }
@@ -199,10 +208,11 @@ impl<'a> Sight<'a> {
     }
 
     pub fn judge(&self, ask: &Ask, nodes: &Bits) -> Judgement {
-        if !self.holders(ask, nodes).is_empty() {
+        let held = self.held(ask, nodes);
+        let candidates = self.candidates(nodes);
+        if !self.holding_all(&held, &candidates).is_empty() {
             return Judgement::Present;
         }
-        let candidates = self.candidates(nodes);
         if candidates.is_empty() {
             let lack = |(image, _): &(usize, bool)| Lack::uncounted(*image, Detail::NoEligibleNode);
             return Judgement::Unknown(ask.images.iter().map(lack).collect());
@@ -213,16 +223,15 @@ impl<'a> Sight<'a> {
         absent.iter().for_each(|absent| open.and_not(absent));
         let is_open = !open.is_empty();
         let blamed =
-            if is_open { self.blamed_for_doubt(ask, nodes, &open) } else { blamed_for_absence(&absent, &candidates) };
-        let (considered, of_parts) = candidates.counts_in(&candidates, proofs.parts.each());
+            if is_open { self.blamed_for_doubt(&held, &open) } else { blamed_for_absence(&absent, &candidates) };
+        let (considered, of_parts) = candidates.counts_in(&candidates, &proofs.parts.nodes);
         let mut hindered = candidates.clone();
         hindered.and(&self.candidates.obstructed);
         let lacks = blamed.places.into_iter().filter_map(|place| {
-            let (image, preloaded) = *ask.images.get(place)?;
-            let seen = self.images.get(image)?;
-            let held = seen.held(preloaded, nodes);
+            let (image, _) = *ask.images.get(place)?;
+            let (seen, held) = (self.images.get(image)?, held.get(place)?);
             let mut tally = Tally { considered, ..Tally::default() };
-            self.count(&mut tally, seen, &held, &candidates, (&proofs.parts, of_parts));
+            tally.count(seen, held, &candidates, &proofs.parts, &of_parts);
             let detail = match blamed.why {
                 Blame::Doubt => Some(tally.doubt()),
                 Blame::Everywhere | Blame::Somewhere if ask.elastic => Some(Detail::MayScaleUp),
@@ -230,7 +239,7 @@ impl<'a> Sight<'a> {
                 Blame::Somewhere => Some(Detail::NoNodeHoldsAll),
             };
             let is_hindered = tally.hold_obstructed > 0;
-            let obstructed = if is_hindered { self.first_obstructed(&held, &hindered) } else { Vec::new() };
+            let obstructed = if is_hindered { self.first_obstructed(held, &hindered) } else { Vec::new() };
             Some(Lack { image, detail, tally, obstructed })
         });
         let lacks = lacks.collect();
@@ -245,18 +254,17 @@ impl<'a> Sight<'a> {
         if !preloaded {
             return Cow::Borrowed(unless_preloaded);
         }
-        Cow::Owned(unless_preloaded.map_words(|index, word| word & !seen.promised_word(nodes, index)))
+        let mut absent = unless_preloaded.clone();
+        absent.and_not(&seen.promised(nodes));
+        Cow::Owned(absent)
     }
 
     /// To blame are the images that no open candidate surely holds; where there is none, those that some open one lacks.
-    fn blamed_for_doubt(&self, ask: &Ask, nodes: &Bits, open: &Bits) -> Blamed {
+    fn blamed_for_doubt(&self, held: &[Cow<'_, Bits>], open: &Bits) -> Blamed {
         let mut unhindered = open.clone();
         unhindered.and_not(&self.candidates.obstructed);
         let places = |is_blamed: &dyn Fn(&Bits) -> bool| -> Vec<usize> {
-            let blamed = (0..).zip(&ask.images).filter(|(_, (image, preloaded))| {
-                self.images.get(*image).is_some_and(|seen| is_blamed(&seen.held(*preloaded, nodes)))
-            });
-            blamed.map(|(place, _)| place).collect()
+            (0..).zip(held).filter(|(_, held)| is_blamed(held)).map(|(place, _)| place).collect()
         };
         let held_by_none = places(&|held| !held.intersects(&unhindered));
         let lacked = || places(&|held| !open.is_subset(held));
@@ -270,61 +278,17 @@ impl<'a> Sight<'a> {
         let (mut well, mut hindered) = (self.candidates.eligible.clone(), self.candidates.eligible.clone());
         well.and_not(&self.candidates.obstructed);
         hindered.and(&self.candidates.obstructed);
-        Parts {
-            not_ready: hindered.take(&ground.not_ready),
-            readiness_unknown: hindered.take(&ground.readiness_unknown),
-            cordoned: hindered.take(&ground.cordoned),
-            in_transition: hindered,
-            list_cut: well.take(list_cut),
-            list_empty: well.take(&ground.list_empty),
-            names_cut: well.take(&ground.names_cut),
-            not_containerd: well.take(&ground.not_containerd),
-            proving: well,
-        }
-    }
-
-    /// What the candidates say of an image, each counted once. `all`: how many candidates there are in each part.
-    fn count(
-        &self,
-        tally: &mut Tally,
-        seen: &Seen<'_>,
-        held: &Bits,
-        candidates: &Bits,
-        (parts, all): (&Parts, [usize; PARTS]),
-    ) {
-        let (holding, mut speaking) = candidates.counts_in(held, parts.each());
-        tally.hold_obstructed = speaking.iter().take(HINDERED).sum();
-        tally.hold = holding - tally.hold_obstructed;
-        if seen.reference().is_none() {
-            tally.by_id = tally.considered - holding;
-            return;
-        }
-        if !seen.denied.is_empty() {
-            let mut spoken = held.clone();
-            spoken.or(&seen.denied);
-            let (speaking_now, of_parts) = candidates.counts_in(&spoken, parts.each());
-            tally.denied = speaking_now - holding;
-            speaking = of_parts;
-        }
-        let mut silent = all;
-        silent.iter_mut().zip(speaking).for_each(|(all, speaking)| *all -= speaking);
-        let by_short_name;
-        [
-            tally.not_ready,
-            tally.readiness_unknown,
-            tally.cordoned,
-            tally.in_transition,
-            tally.list_cut,
-            tally.list_empty,
-            tally.names_cut,
-            by_short_name,
-            tally.not_listed,
-        ] = silent;
-        if seen.is_short {
-            tally.short_name = by_short_name;
-        } else {
-            tally.not_listed += by_short_name;
-        }
+        let mut parts = Parts::default();
+        parts.add(Part::NotReady, hindered.take(&ground.not_ready));
+        parts.add(Part::ReadinessUnknown, hindered.take(&ground.readiness_unknown));
+        parts.add(Part::Cordoned, hindered.take(&ground.cordoned));
+        parts.add(Part::InTransition, hindered);
+        parts.add(Part::ListCut, well.take(list_cut));
+        parts.add(Part::ListEmpty, well.take(&ground.list_empty));
+        parts.add(Part::NamesCut, well.take(&ground.names_cut));
+        parts.add(Part::NotContainerd, well.take(&ground.not_containerd));
+        parts.add(Part::Proving, well);
+        parts
     }
 
     /// The first candidates, by name, that hold an image and have an obstacle.
@@ -359,41 +323,79 @@ struct Blamed {
     places: Vec<usize>,
 }
 
-/// All nodes that a pod could run on, each in one part.
-#[derive(Clone, Debug)]
-struct Parts {
-    not_ready: Bits,
-    readiness_unknown: Bits,
-    cordoned: Bits,
-    in_transition: Bits,
-    list_cut: Bits,
-    list_empty: Bits,
-    names_cut: Bits,
-    /// Their lists prove nothing of short names.
-    not_containerd: Bits,
-    /// Their lists are proof.
-    proving: Bits,
+/// What a node says of an image that it does not have.
+#[derive(Clone, Copy, Debug)]
+enum Part {
+    NotReady,
+    ReadinessUnknown,
+    Cordoned,
+    InTransition,
+    ListCut,
+    ListEmpty,
+    NamesCut,
+    /// Its list proves nothing of short names.
+    NotContainerd,
+    /// Its list is proof.
+    Proving,
 }
 
-const PARTS: usize = 9;
-/// So many parts, the first, are of nodes with an obstacle.
-const HINDERED: usize = 4;
+impl Part {
+    const fn has_obstacle(self) -> bool {
+        match self {
+            Self::NotReady | Self::ReadinessUnknown | Self::Cordoned | Self::InTransition => true,
+            Self::ListCut | Self::ListEmpty | Self::NamesCut | Self::NotContainerd | Self::Proving => false,
+        }
+    }
+}
+
+/// All nodes that a pod could run on, each in one part. No part is empty.
+#[derive(Clone, Debug, Default)]
+struct Parts {
+    which: Vec<Part>,
+    nodes: Vec<Bits>,
+}
 
 impl Parts {
-    fn each(&self) -> [&Bits; PARTS] {
-        let Self { not_ready, readiness_unknown, cordoned, in_transition, .. } = self;
-        let Self { list_cut, list_empty, names_cut, not_containerd, proving, .. } = self;
-        [
-            not_ready,
-            readiness_unknown,
-            cordoned,
-            in_transition,
-            list_cut,
-            list_empty,
-            names_cut,
-            not_containerd,
-            proving,
-        ]
+    fn add(&mut self, part: Part, nodes: Bits) {
+        if !nodes.is_empty() {
+            self.which.push(part);
+            self.nodes.push(nodes);
+        }
+    }
+}
+
+impl Tally {
+    /// What the candidates say of an image, each counted once. `all`: how many candidates there are in each part.
+    fn count(&mut self, seen: &Seen<'_>, held: &Bits, candidates: &Bits, parts: &Parts, all: &[usize]) {
+        let (holding, mut speaking) = candidates.counts_in(held, &parts.nodes);
+        let of_parts = parts.which.iter().zip(&speaking);
+        self.hold_obstructed = of_parts.filter(|(part, _)| part.has_obstacle()).map(|(_, count)| count).sum();
+        self.hold = holding - self.hold_obstructed;
+        if seen.reference().is_none() {
+            self.by_id = self.considered - holding;
+            return;
+        }
+        if !seen.denied.is_empty() {
+            let mut spoken = held.clone();
+            spoken.or(&seen.denied);
+            let (all_speaking, of_parts) = candidates.counts_in(&spoken, &parts.nodes);
+            self.denied = all_speaking - holding;
+            speaking = of_parts;
+        }
+        for ((part, all), speaking) in parts.which.iter().zip(all).zip(speaking) {
+            let silent = match part {
+                Part::NotReady => &mut self.not_ready,
+                Part::ReadinessUnknown => &mut self.readiness_unknown,
+                Part::Cordoned => &mut self.cordoned,
+                Part::InTransition => &mut self.in_transition,
+                Part::ListCut => &mut self.list_cut,
+                Part::ListEmpty => &mut self.list_empty,
+                Part::NamesCut => &mut self.names_cut,
+                Part::NotContainerd if seen.is_short => &mut self.short_name,
+                Part::NotContainerd | Part::Proving => &mut self.not_listed,
+            };
+            *silent += all - speaking;
+        }
     }
 }
 
@@ -454,10 +456,12 @@ impl<'a> Seen<'a> {
         absent
     }
 
-    /// 64 nodes that have a preloaded image by the operator's word, which is for the policy's nodes. A kubelet's word is
+    /// The nodes that have a preloaded image by the operator's word, which is for the policy's nodes. A kubelet's word is
     /// above it.
-    fn promised_word(&self, nodes: &Bits, index: usize) -> u64 {
-        nodes.word(index) & !self.denied.word(index)
+    fn promised(&self, nodes: &Bits) -> Bits {
+        let mut promised = nodes.clone();
+        promised.and_not(&self.denied);
+        promised
     }
 
     /// The nodes that hold the image.
@@ -465,7 +469,7 @@ impl<'a> Seen<'a> {
         if !preloaded {
             return Cow::Borrowed(&self.listed);
         }
-        let mut held = nodes.map_words(|index, _| self.promised_word(nodes, index));
+        let mut held = self.promised(nodes);
         held.or(&self.listed);
         Cow::Owned(held)
     }

@@ -62,18 +62,8 @@ impl Bits {
         }
     }
 
-    /// 64 slots at once.
-    pub fn word(&self, index: usize) -> u64 {
-        self.words.get(index).copied().unwrap_or_default()
-    }
-
     pub fn words_len(&self) -> usize {
         self.words.len()
-    }
-
-    /// A set of the same size, made word by word.
-    pub fn map_words(&self, mut map: impl FnMut(usize, u64) -> u64) -> Self {
-        Self { words: self.words.iter().enumerate().map(|(index, word)| map(index, *word)).collect() }
     }
 
     pub fn clear(&mut self) {
@@ -97,15 +87,16 @@ impl Bits {
     }
 
     /// How many of them are in another set, and of these how many in each of some parts.
-    pub fn counts_in<const N: usize>(&self, other: &Self, parts: [&Self; N]) -> (usize, [usize; N]) {
-        let (mut all, mut of_parts) = (0, [0; N]);
+    pub fn counts_in(&self, other: &Self, parts: &[Self]) -> (usize, Vec<usize>) {
+        let (mut all, mut of_parts) = (0, vec![0; parts.len()]);
         for (index, (mine, theirs)) in self.words.iter().zip(&other.words).enumerate() {
             let both = mine & theirs;
             // Most images are on few nodes.
             if both != 0 {
                 all += both.count_ones() as usize;
                 for (count, part) in of_parts.iter_mut().zip(parts) {
-                    *count += (both & part.word(index)).count_ones() as usize;
+                    let word = part.words.get(index).copied().unwrap_or_default();
+                    *count += (both & word).count_ones() as usize;
                 }
             }
         }
@@ -331,8 +322,8 @@ mod tests {
             prop_assert_eq!(of(&a).intersects(&of(&b)), !a.is_disjoint(&b));
             let even = |slot: &&u32| **slot % 2 == 0;
             let (even_ones, none): (Bits, _) = (b.iter().filter(even).copied().collect(), Bits::default());
-            let counts = (a.intersection(&b).count(), [a.intersection(&b).filter(even).count(), 0]);
-            prop_assert_eq!(of(&a).counts_in(&of(&b), [&even_ones, &none]), counts);
+            let counts = (a.intersection(&b).count(), vec![a.intersection(&b).filter(even).count(), 0]);
+            prop_assert_eq!(of(&a).counts_in(&of(&b), &[even_ones, none]), counts);
             let (mut rest, taken) = (of(&a), of(&a).take(&of(&b)));
             prop_assert_eq!(taken.iter().collect::<BTreeSet<_>>(), &a & &b);
             rest.take(&of(&b));
