@@ -76,9 +76,14 @@ pub(super) fn screen(text: &str, wild: Option<u8>) -> Result<(), ReferenceError>
     if text.is_empty() {
         return Err(ReferenceError::Empty);
     }
-    let is_foreign =
-        |c: char| !(c.is_ascii_alphanumeric() || "._-/:@[]+".contains(c) || wild.is_some_and(|w| c == w.into()));
-    let foreign = text.chars().find(|c| is_foreign(*c));
+    let is_native = |byte: u8| {
+        byte.is_ascii_alphanumeric()
+            || matches!(byte, b'.' | b'_' | b'-' | b'/' | b':' | b'@' | b'[' | b']' | b'+')
+            || Some(byte) == wild
+    };
+    let at = text.bytes().position(|byte| !is_native(byte));
+    // All before it are of one byte, so it is where a character begins.
+    let foreign = at.and_then(|at| text.get(at..)?.chars().next());
     if foreign.is_some() {
         if let Some(mark) = ["$", "{{", "<"].into_iter().find(|mark| text.contains(mark)) {
             return Err(ReferenceError::Placeholder { mark: mark.to_owned() });
@@ -87,7 +92,8 @@ pub(super) fn screen(text: &str, wild: Option<u8>) -> Result<(), ReferenceError>
             return Err(ReferenceError::Blank);
         }
     }
-    if let Some((scheme, _)) = text.split_once("://") {
+    let mut colons = text.match_indices(':').map(|(at, _)| text.split_at(at));
+    if let Some((scheme, _)) = colons.find(|(_, rest)| rest.starts_with("://")) {
         return Err(ReferenceError::Scheme { scheme: excerpt(&format!("{scheme}://")) });
     }
     if is_bare_id(text) {
@@ -203,6 +209,9 @@ fn is_path_segment(segment: &str, wild: Option<u8>) -> bool {
 
 /// NB: the `library/` of Docker Hub counts, the host does not, but for one that is only a host because we say so.
 pub(super) fn check_length(host: &str, canonical_path: &str, wild: Option<u8>) -> Result<(), ReferenceError> {
+    if host.len() + 1 + canonical_path.len() <= MAX_NAME {
+        return Ok(());
+    }
     let path = canonical_path.bytes().filter(|b| Some(*b) != wild).count();
     let length = if is_host_and_port(host) { path } else { host.len() + 1 + path };
     if length > MAX_NAME { Err(ReferenceError::NameTooLong { length }) } else { Ok(()) }

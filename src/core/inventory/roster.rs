@@ -66,12 +66,19 @@ impl Roster {
             let members = self.entries.iter().filter(|(_, slot)| nodes.contains(*slot));
             return members.take(count).map(|(name, slot)| (*slot, name)).collect();
         }
-        let mut ranks: Vec<usize> = nodes.iter().filter_map(|slot| self.ranks.get(slot as usize).copied()).collect();
-        if count < ranks.len() {
-            ranks.select_nth_unstable(count);
-            ranks.truncate(count);
+        let all = nodes.iter().filter_map(|slot| self.ranks.get(slot as usize).copied());
+        let mut ranks: Vec<usize> = Vec::with_capacity(count.min(length) + 1);
+        if count >= length {
+            ranks.extend(all);
+            ranks.sort_unstable();
+        } else {
+            for rank in all {
+                if ranks.len() < count || ranks.last().is_some_and(|last| rank < *last) {
+                    ranks.insert(ranks.partition_point(|known| *known < rank), rank);
+                    ranks.truncate(count);
+                }
+            }
         }
-        ranks.sort_unstable();
         ranks.iter().filter_map(|rank| self.entries.get(*rank)).map(|(name, slot)| (*slot, name)).collect()
     }
 }
