@@ -320,7 +320,7 @@ mod tests {
             }
             prop_assert_eq!(of(&a).is_subset(&of(&b)), a.is_subset(&b));
             prop_assert_eq!(of(&a).intersects(&of(&b)), !a.is_disjoint(&b));
-            let even = |slot: &&u32| **slot % 2 == 0;
+            let even = |slot: &&u32| (**slot).is_multiple_of(2);
             let (even_ones, none): (Bits, _) = (b.iter().filter(even).copied().collect(), Bits::default());
             let counts = (a.intersection(&b).count(), vec![a.intersection(&b).filter(even).count(), 0]);
             prop_assert_eq!(of(&a).counts_in(&of(&b), &[even_ones, none]), counts);
