@@ -7,6 +7,7 @@ use std::fs::{self, OpenOptions};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -87,13 +88,23 @@ fn pid(file: &Path) -> Option<i32> {
 /// The pid of a component that runs.
 pub(crate) fn running(place: &Place, label: &str) -> Option<i32> {
     let pid = pid(&pid_file(place, label))?;
+    // In the middle of an exec a living process has no environment for a moment.
+    for _look in 0..40 {
+        if !environment(pid)?.is_empty() || zombie(pid) {
+            break;
+        }
+        sleep(Duration::from_millis(5));
+    }
     (mark(pid)? == format!("{}/{label}", place.id)).then_some(pid)
+}
+
+fn environment(pid: i32) -> Option<Vec<u8>> {
+    fs::read(format!("/proc/{pid}/environ")).ok()
 }
 
 /// The mark of a process, none for a stranger's, for a dead one, and for a zombie (its environment is empty).
 fn mark(pid: i32) -> Option<String> {
-    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
-    environment
+    environment(pid)?
         .split(|byte| *byte == 0)
         .filter_map(|line| std::str::from_utf8(line).ok())
         .find_map(|line| line.strip_prefix(MARK)?.strip_prefix('='))
