@@ -214,7 +214,10 @@ fn compare(scene: &Scene<'_>, seed: u64) -> Result<()> {
     scene.created(&all)?;
     let judged = until("the scheduler has come to each pod", 90, || {
         let pods = scene.list("pods")?;
-        Ok((pods.len() == NODES * PODS && pods.iter().all(|pod| bound(pod).is_some())).then_some(pods))
+        ensure!(pods.len() == NODES * PODS, "{} of {} pods are there", pods.len(), NODES * PODS);
+        let open = pods.iter().find(|pod| bound(pod).is_none());
+        ensure!(open.is_none(), "it has said nothing of {}", open.unwrap_or(&Value::Null));
+        Ok(Some(pods))
     });
     // No kubelet would end them.
     let _with_the_cluster = scene.kubectl(&["delete", "pods", "--all", "--force", "--grace-period=0", "--wait=false"]);
