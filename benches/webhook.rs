@@ -316,7 +316,6 @@ impl Sum {
 struct Rival<'a> {
     server: &'a Server,
     what: &'static str,
-    target: bool,
 }
 
 async fn compare(
@@ -344,7 +343,7 @@ async fn compare(
             let ratio = median(ratios.collect());
             sum.print(rival.what);
             let what = format!("{}, {connections} connections: ratio to {}", load.what, rival.what);
-            if target && rival.target {
+            if target {
                 figures.target(what, format!("{ratio:.2}"), ">= 0.80", ratio >= RATIO);
             } else {
                 figures.note(what, format!("{ratio:.2}"));
@@ -366,10 +365,7 @@ fn main() -> ExitCode {
     let crowded = our_server("crowded", &keyring, policies(100, Whom::Everybody, Which::Pools));
     let (typed, blind) =
         (serve("typed", &keyring, || always(allow_typed)), serve("blind", &keyring, || always(allow_blindly)));
-    let rivals = [
-        Rival { server: &typed, what: "always allow", target: true },
-        Rival { server: &blind, what: "uid alone", target: false },
-    ];
+    let rivals = [Rival { server: &typed, what: "always allow" }, Rival { server: &blind, what: "uid alone" }];
     let client = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let mut figures = Figures::default();
     client.block_on(async {
