@@ -1,7 +1,8 @@
 //! What was found, put into words when somebody reads it.
 //!
-//! Enters: what the words rest on. Leaves: a text. Under a hundred policies a review has dozens of findings, of which a few
-//! are shown and most of those that are only audited never are.
+//! Enters: how to write it, with all that the words rest on. Leaves: a text. It must not borrow from nodes or pods: it may be
+//! read when these have changed, and says what was found then. Under a hundred policies a review has dozens of findings,
+//! of which a few are shown, and most of those that are only audited never are.
 
 use std::fmt;
 use std::ops::Deref;
@@ -16,11 +17,6 @@ pub struct Explanation(Arc<Words>);
 impl Explanation {
     pub(in crate::core) fn new(write: impl FnOnce() -> String + Send + 'static) -> Self {
         Self(Arc::new(LazyLock::new(Box::new(|| write().into_boxed_str()))))
-    }
-
-    /// Whether it is one text, and not only an equal one.
-    pub fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
     }
 }
 
@@ -46,7 +42,8 @@ impl From<&str> for Explanation {
 
 impl PartialEq for Explanation {
     fn eq(&self, other: &Self) -> bool {
-        self.is(other) || **self == **other
+        // One text need not be written to be known to equal itself.
+        Arc::ptr_eq(&self.0, &other.0) || **self == **other
     }
 }
 

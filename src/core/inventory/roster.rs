@@ -1,7 +1,7 @@
 //! The nodes by name.
 //!
-//! Enters: names and slots. Leaves: the slot of a name, and names in their order. A sorted list and not a tree: names come
-//! and go seldom, and texts that name the first few nodes of a set walk it often.
+//! Enters: names and slots. Leaves: the slot of a name, and names in their order. It must not know what is on a node. A
+//! sorted list and not a tree: names come and go seldom, and texts that name the first few nodes of a set walk it often.
 
 use std::sync::Arc;
 
