@@ -1,14 +1,17 @@
 //! The brakes that a small cluster of real kubelets cannot show: a registry of which half of the pulls fail, and a node that
 //! loses its store. With the product's own bounds.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::events::v1::Event;
 use kube::Api;
 use kube::api::ListParams;
+use pullguard::core::inventory::Inventory;
 use pullguard::k8s::crd::{NodeImagePolicy, PullFailure};
 use pullguard::shell::world::Clock;
 use serde_json::{Value, json};
@@ -37,36 +40,30 @@ fn words(image: &str, cause: &str) -> String {
 }
 
 async fn until_running(scene: &Scene<'_>, count: usize) -> Result<()> {
-    let pods = scene.api::<Pod>();
-    until(&format!("{count} pods run"), 90, || {
-        let pods = pods.clone();
-        Box::pin(async move {
-            let all = pods.list(&ListParams::default()).await?.items;
-            let runs = |pod: &&Pod| pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running");
-            Ok((all.iter().filter(runs).count() >= count).then_some(()))
-        })
-    })
-    .await
+    let runs = |pod: &Pod| pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running");
+    scene.until_count("pods run", count, 90, runs).await
 }
 
-/// The brakes that the policy's status tells of.
-async fn brakes(scene: &Scene<'_>) -> Result<Vec<String>> {
-    let policies: Api<NodeImagePolicy> = Api::all(scene.stage.client.clone());
-    let status = policies.get(&scene.namespace).await?.status;
+/// The brakes that a policy's status tells of.
+async fn told_by(policies: Api<NodeImagePolicy>, name: String) -> Result<Vec<String>> {
+    let status = policies.get(&name).await?.status;
     Ok(status.map(|status| status.brakes).unwrap_or_default())
 }
 
 async fn until_brakes(scene: &Scene<'_>, wanted: &[&str]) -> Result<()> {
     let policies: Api<NodeImagePolicy> = Api::all(scene.stage.client.clone());
     until(&format!("the policy's status tells of the brakes {wanted:?}"), 60, || {
-        let (policies, name) = (policies.clone(), scene.namespace.clone());
+        let told = told_by(policies.clone(), scene.namespace.clone());
         let wanted: Vec<String> = wanted.iter().map(ToString::to_string).collect();
-        Box::pin(async move {
-            let status = policies.get(&name).await?.status;
-            Ok((status.map(|status| status.brakes).unwrap_or_default() == wanted).then_some(()))
-        })
+        Box::pin(async move { Ok((told.await? == wanted).then_some(())) })
     })
     .await
+}
+
+async fn assert_brakes(scene: &Scene<'_>, wanted: &[&str]) -> Result<()> {
+    let told = told_by(Api::all(scene.stage.client.clone()), scene.namespace.clone()).await?;
+    ensure!(told == wanted, "{told:?}");
+    Ok(())
 }
 
 /// What was told of a node, by the reasons.
@@ -135,7 +132,7 @@ pub async fn while_a_registry_is_suspect_a_clear_no_is_concluded_from_and_what_i
     tokio::time::sleep(GRACE).await;
     until_retrying(&scene, &["unclear", "away-0"]).await?;
     scene.assert_untouched("unclear").await?;
-    ensure!(brakes(&scene).await? == ["registry suspect.example: Suspect"], "{:?}", brakes(&scene).await?);
+    assert_brakes(&scene, &["registry suspect.example: Suspect"]).await?;
 
     // Two of them come: the registry is well, and its "denied" is to be believed.
     puppet.load(&image("away-0"));
@@ -157,10 +154,8 @@ pub async fn a_node_that_loses_its_store_holds_what_it_may_be_to_blame_for_and_n
     let replica = Replica::start(stage.config().await?, Wire::default(), Clock::default())?;
     stage.list_images(&[LOST]).await?;
     until("the replica knows what the nodes list", 60, || {
-        let world = std::sync::Arc::clone(&replica.world);
-        Box::pin(async move {
-            Ok((world.read_inventory(pullguard::core::inventory::Inventory::known_names) == 2).then_some(()))
-        })
+        let world = Arc::clone(&replica.world);
+        Box::pin(async move { Ok((world.read_inventory(Inventory::known_names) == 2).then_some(())) })
     })
     .await?;
     stage.list_images(&[]).await?;
@@ -177,17 +172,18 @@ pub async fn a_node_that_loses_its_store_holds_what_it_may_be_to_blame_for_and_n
         scene.job_of(&format!("full-{number}"), on(node, pulled(&image(number), "Always"))).await?;
     }
     scene.job_of("lost", on(node, spec(LOST))).await?;
-    until_brakes(&scene, &[&format!("node {node}: Outage")]).await?;
+    let outage = format!("node {node}: Outage");
+    until_brakes(&scene, &[&outage]).await?;
     told_of_node(stage, node, "BrakeEngaged").await?;
     // What nobody ever loaded is the task's own trouble.
     scene.job_of("never-loaded", on(node, spec("absent:1"))).await?;
     scene.assert_failed_by_us("never-loaded", 60).await?;
     tokio::time::sleep(GRACE).await;
     scene.assert_untouched("lost").await?;
-    ensure!(brakes(&scene).await? == [format!("node {node}: Outage")], "{:?}", brakes(&scene).await?);
+    assert_brakes(&scene, &[&outage]).await?;
 
     // There is room again. What was lost is still not there, and has its whole grace once more.
-    let healed = jiff::Timestamp::now();
+    let healed = Timestamp::now();
     (0..4).for_each(|number| puppet.load(&image(number)));
     until_running(&scene, 4).await?;
     until_brakes(&scene, &[]).await?;
@@ -197,7 +193,7 @@ pub async fn a_node_that_loses_its_store_holds_what_it_may_be_to_blame_for_and_n
     let at = conditions.iter().find(|condition| condition.type_ == "FailureTarget");
     let at = at.and_then(|condition| condition.last_transition_time.as_ref()).map(|at| at.0);
     // Conditions bear whole seconds.
-    let early = at.is_none_or(|at| at.duration_since(healed) < jiff::SignedDuration::from_secs(2));
+    let early = at.is_none_or(|at| at.duration_since(healed) < SignedDuration::from_secs(2));
     ensure!(!early, "failed at {at:?}, and the node was well at {healed}");
     replica.kill().await;
     scene.close().await

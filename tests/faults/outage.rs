@@ -18,17 +18,8 @@ use crate::wire::Wire;
 const AFTER_OUTAGE: u64 = 180;
 
 async fn until_stuck(scene: &Scene<'_>, count: usize) -> Result<()> {
-    let pods = scene.api::<Pod>();
-    until(&format!("{count} pods wait for their images"), 90, || {
-        let pods = pods.clone();
-        Box::pin(async move {
-            let all = pods.list(&kube::api::ListParams::default()).await?.items;
-            let waits =
-                |pod: &&Pod| serde_json::to_string(&pod.status).is_ok_and(|text| text.contains("ErrImageNeverPull"));
-            Ok((all.iter().filter(waits).count() >= count).then_some(()))
-        })
-    })
-    .await
+    let waits = |pod: &Pod| serde_json::to_string(&pod.status).is_ok_and(|text| text.contains("ErrImageNeverPull"));
+    scene.until_count("pods wait for their images", count, 90, waits).await
 }
 
 async fn until_running(scene: &Scene<'_>, job: &str) -> Result<()> {

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ListParams, Patch, PatchParams};
+use pullguard::k8s::crd::PullFailure;
 use serde_json::{Value, json};
 
 use crate::puppet::never_pull;
@@ -107,42 +108,18 @@ async fn all_stuck(scene: &Scene<'_>) -> Result<()> {
 }
 
 async fn until_pods(scene: &Scene<'_>, count: usize) -> Result<()> {
-    let pods = scene.api::<Pod>();
-    until(&format!("{count} pods are scheduled"), 1_200, || {
-        let pods = pods.clone();
-        Box::pin(async move {
-            let list = pods.list(&ListParams::default()).await?.items;
-            let bound =
-                list.iter().filter(|pod| pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some())).count();
-            Ok((bound >= count).then_some(()))
-        })
-    })
-    .await
+    let bound = |pod: &Pod| pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
+    scene.until_count("pods are scheduled", count, 1_200, bound).await
 }
 
 async fn until_recorded(scene: &Scene<'_>, count: usize, seconds: u64) -> Result<()> {
-    let records = scene.api::<pullguard::k8s::crd::PullFailure>();
-    until(&format!("{count} tasks are recorded as failed"), seconds, || {
-        let records = records.clone();
-        Box::pin(async move {
-            let all = records.list(&ListParams::default()).await?.items;
-            let failed = all.iter().filter(|record| state_of(record).1 == "PermanentlyFailed").count();
-            Ok((failed >= count).then_some(()))
-        })
-    })
-    .await
+    let failed = |record: &PullFailure| state_of(record).1 == "PermanentlyFailed";
+    scene.until_count("tasks are recorded as failed", count, seconds, failed).await
 }
 
 async fn until_jobs_failed(scene: &Scene<'_>, count: usize, seconds: u64) -> Result<()> {
-    let jobs = scene.api::<Job>();
-    until(&format!("{count} Jobs are failed"), seconds, || {
-        let jobs = jobs.clone();
-        Box::pin(async move {
-            let all = jobs.list(&ListParams::default()).await?.items;
-            Ok((all.iter().filter(|job| condition(job, "FailureTarget").is_some()).count() >= count).then_some(()))
-        })
-    })
-    .await
+    let failed = |job: &Job| condition(job, "FailureTarget").is_some();
+    scene.until_count("Jobs are failed", count, seconds, failed).await
 }
 
 /// Jobs that fail at once, each for an image of its own.

@@ -229,6 +229,28 @@ impl Scene<'_> {
         Ok(self.api::<K>().create(&PostParams::default(), &object).await?)
     }
 
+    /// Waits until so many objects of a kind are as this says.
+    pub async fn until_count<K>(&self, what: &str, count: usize, seconds: u64, is: fn(&K) -> bool) -> Result<()>
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope>
+            + Clone
+            + std::fmt::Debug
+            + serde::de::DeserializeOwned
+            + Send
+            + 'static,
+        K::DynamicType: Default,
+    {
+        let objects = self.api::<K>();
+        until(&format!("{count} {what}"), seconds, || {
+            let objects = objects.clone();
+            Box::pin(async move {
+                let all = objects.list(&ListParams::default()).await?.items;
+                Ok((all.iter().filter(|object| is(object)).count() >= count).then_some(()))
+            })
+        })
+        .await
+    }
+
     pub async fn job(&self, name: &str, image: &str) -> Result<Job> {
         self.job_of(name, spec(image)).await
     }

@@ -88,11 +88,8 @@ fn make_plane() -> Result<Cluster> {
     Cluster::up(&Options {
         nodes: 0,
         api_server_flags: numbers(),
-        // The taint manager would evict what the scheduler has bound for a toleration that compares numbers: its own gate
-        // is closed. Here the scheduler is asked.
-        controller_manager_flags: vec![
-            "--controllers=*,-node-lifecycle-controller,-taint-eviction-controller".to_owned(),
-        ],
+        // The taint manager has the gate too, or it evicts what the scheduler has bound for such a toleration.
+        controller_manager_flags: [vec!["--controllers=*,-node-lifecycle-controller".to_owned()], numbers()].concat(),
         scheduler_flags: numbers(),
         ..Options::named(PLANE)
     })
