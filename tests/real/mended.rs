@@ -243,11 +243,7 @@ impl<'s, 'c> Second<'s, 'c> {
         let applied = scene.kubectl_stdin(&["apply", "-f", "-"], &policy.to_string())?;
         ensure!(applied.accepted, "{}", applied.err);
         let second = Self(scene, name);
-        until("the second policy is in force", 90, || {
-            let policy = scene.get("nodeimagepolicy", &second.1)?;
-            Ok((policy["status"]["observedGeneration"] == 1).then_some(()))
-        })?;
-        sleep(Duration::from_millis(700));
+        scene.until_in_force(&second.1)?;
         Ok(second)
     }
 }

@@ -1,12 +1,12 @@
 //! The world in which a scenario plays: a namespace of its own and policies for it, and what is made and looked for there.
 
 use std::fmt::Write as _;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use cluster::Cluster;
 use serde_json::{Value, json};
 
+use crate::props::replicas;
 use crate::reader::Reader;
 use crate::stage::until;
 
@@ -164,17 +164,27 @@ impl<'a> Scene<'a> {
         self.until_in_force(name)
     }
 
-    fn until_in_force(&self, name: &str) -> Result<()> {
+    /// Waits until every replica has the policy as it stands.
+    pub fn until_in_force(&self, name: &str) -> Result<()> {
         // The leader says so, and on a machine with too much to do there may be none for half a minute.
-        until("the policy is Ready", 90, || {
+        let policy = until("the policy is Ready", 90, || {
             let policy = self.get("nodeimagepolicy", name)?;
             let ready = condition(&policy, "Ready").is_some_and(|ready| ready["status"] == "True");
             let observed = policy["status"]["observedGeneration"] == policy["metadata"]["generation"];
-            Ok((ready && observed).then_some(()))
+            Ok((ready && observed).then_some(policy))
         })?;
-        // That was the leader; the other replica follows by its own watch.
-        std::thread::sleep(Duration::from_millis(700));
-        Ok(())
+        // That was the leader. Each replica follows by its own watch, when it comes to it, and says so.
+        let generation = &policy["metadata"]["generation"];
+        let said = format!(r#""message":"policy in force","policy":"{name}","generation":{generation}"#);
+        until("each replica has the policy", 90, || {
+            for replica in replicas(self.cluster)? {
+                let log = self.cluster.kubectl_ok(&["logs", &replica, "--namespace=pullguard"])?;
+                if !log.contains(&said) {
+                    return Ok(None);
+                }
+            }
+            Ok(Some(()))
+        })
     }
 
     pub fn apply_policy(&self, namespaces: &[&str], spec: Value) -> Result<Answer> {

@@ -209,6 +209,7 @@ fn is_path_segment(segment: &str, wild: Option<u8>) -> bool {
 
 /// NB: the `library/` of Docker Hub counts, the host does not, but for one that is only a host because we say so.
 pub(super) fn check_length(host: &str, canonical_path: &str, wild: Option<u8>) -> Result<(), ReferenceError> {
+    // Nearly always: whatever counts, it is no more than this.
     if host.len() + 1 + canonical_path.len() <= MAX_NAME {
         return Ok(());
     }
