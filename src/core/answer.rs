@@ -54,8 +54,10 @@ impl Finding {
     }
 
     fn says_the_same(&self, other: &Self) -> bool {
+        // The image is in the explanation, so most need not be written to be known to differ.
         let same = Arc::ptr_eq(&self.found, &other.found)
-            || (self.reason == other.reason && self.explanation == other.explanation && self.remedy == other.remedy);
+            || ((self.reason, &self.image, &self.remedy) == (other.reason, &other.image, &other.remedy)
+                && self.explanation == other.explanation);
         same && self.hint == other.hint
     }
 }
@@ -106,6 +108,10 @@ pub fn denial(verdict: &Verdict) -> String {
     let mut text = String::new();
     let last = groups.len().saturating_sub(1);
     for (index, (finding, policies)) in groups.iter().enumerate() {
+        // The rest would be cut off.
+        if text.len() > DENIAL {
+            break;
+        }
         if !text.is_empty() {
             text.push(' ');
         }
