@@ -19,6 +19,7 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use thiserror::Error;
 
+use super::bounded::bounded;
 use super::question::{Decoded, ImageKind, ImageObject, Operation, Submitted};
 
 /// The version of the admission API that we speak.
@@ -398,11 +399,11 @@ impl<'a> Visitor<'a> for Request<'_, 'a> {
                 RequestField::Name => draft.name = draft.take_text("request.name", &mut map)?,
                 RequestField::DryRun => draft.dry_run = draft.take("request.dryRun", &mut map)?.unwrap_or_default(),
                 RequestField::Object => match draft.decodable() {
-                    Some(kind) => draft.decoded = Some(map.next_value_seed(kind)?),
+                    Some(kind) => draft.decoded = Some(bounded(|| map.next_value_seed(kind))?),
                     None => draft.object = next_raw(&mut map)?,
                 },
                 RequestField::OldObject => match draft.decodable().filter(|_| draft.is_update()) {
-                    Some(kind) => draft.old_decoded = Some(map.next_value_seed(kind)?),
+                    Some(kind) => draft.old_decoded = Some(bounded(|| map.next_value_seed(kind))?),
                     None => draft.old_object = next_raw(&mut map)?,
                 },
                 RequestField::Other => {

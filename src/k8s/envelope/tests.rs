@@ -1,3 +1,4 @@
+use super::super::bounded::MAX_ENTRIES;
 use super::*;
 
 fn review(request: &str) -> String {
@@ -166,5 +167,29 @@ fn an_object_that_cannot_be_decoded_is_left_for_the_answer_that_says_so() {
         let body = review(&request);
         let (envelope, decoded) = Envelope::parse_decoded(body.as_bytes()).expect("a review");
         assert!(decoded.is_none() && envelope.submitted().inquire("pullguard").is_err(), "{object}");
+    }
+}
+
+/// As the API server writes it: what the object is comes before the object, which is then decoded on the way.
+#[test]
+fn an_object_decoded_on_the_way_is_bounded_like_any_other() {
+    let ordered = |objects: &str, operation: &str| {
+        let kind = r#"{"group":"","version":"v1","kind":"Pod"}"#;
+        review(&format!(
+            r#"{{"uid":"u-1","kind":{kind},"name":"p","namespace":"team","operation":"{operation}",{objects}}}"#
+        ))
+    };
+    let pod = |count: usize| format!(r#"{{"spec":{{"containers":[{{}}{}]}}}}"#, ",{}".repeat(count - 1));
+    let (most, more) = (pod(MAX_ENTRIES), pod(MAX_ENTRIES + 1));
+    let taken = ordered(&format!(r#""object":{most},"oldObject":null"#), "CREATE");
+    assert!(Envelope::parse_decoded(taken.as_bytes()).expect("a review").1.is_some());
+    for body in [
+        ordered(&format!(r#""object":{more},"oldObject":null"#), "CREATE"),
+        ordered(&format!(r#""object":{most},"oldObject":{more}"#), "UPDATE"),
+    ] {
+        let (envelope, decoded) = Envelope::parse_decoded(body.as_bytes()).expect("a review");
+        assert!(decoded.is_none());
+        let told = envelope.submitted().inquire("pullguard").expect_err("too many").to_string();
+        assert!(told.contains("more than 10000"), "{told}");
     }
 }
