@@ -55,7 +55,7 @@ pub fn holds(input: &[u8]) {
             let namespace = NamespaceFacts { name: "team".into(), labels: Some(Arc::default()) };
             let question: Question<'_> = inquiry.question(&namespace);
             let verdict = world.decide(&question, Timestamp::UNIX_EPOCH);
-            let _ = world.rescue(&question, Timestamp::UNIX_EPOCH);
+            let _ = world.rescue(&question, "", Timestamp::UNIX_EPOCH);
             verdict.action()
         })
     });

@@ -29,6 +29,7 @@ use crate::core::selector::Labels;
 use crate::core::verdict::Verdict;
 use crate::k8s;
 use crate::k8s::crd::{NodeImagePolicy, PullFailure};
+use crate::k8s::pod::names_runtime_class;
 use crate::k8s::question::{Inquiry, Operation, Submitted};
 
 /// # Errors
@@ -248,7 +249,11 @@ impl Ground {
             old_object: None,
         };
         let verdict = match submitted.inquire(OWN_NAMESPACE) {
-            Ok(Ok(inquiry)) => self.verdict(inquiry, now),
+            Ok(Ok(mut inquiry)) => {
+                // Of a pod in a file no RuntimeClass has added its tolerations yet.
+                inquiry.pod.placement.tolerations_to_come |= names_runtime_class(json);
+                self.verdict(inquiry, now)
+            }
             Ok(Err(_exempt)) => Verdict::default(),
             Err(error) => return Err(uncheckable(place, &error)),
         };
@@ -265,7 +270,7 @@ impl Ground {
     /// As at admission: what the mutating webhook would mend is mended before it is judged.
     fn verdict(&self, mut inquiry: Inquiry, now: Timestamp) -> Verdict {
         let namespace = self.namespace(&inquiry.pod.namespace);
-        if let Some(change) = rescue(&inquiry.question(&namespace), &self.policies, &self.inventory, now) {
+        if let Some(change) = rescue(&inquiry.question(&namespace), "", &self.policies, &self.inventory, now) {
             change.apply(&mut inquiry.pod);
         }
         decide(&inquiry.question(&namespace), &self.policies, &self.inventory, &self.failed, now)
@@ -284,8 +289,13 @@ struct Entry {
     name: String,
     verdict: &'static str,
     findings: Vec<Told>,
-    #[serde(skip)]
+    /// How many findings a verdict had no room for; the strictest come first.
+    #[serde(skip_serializing_if = "is_zero")]
     omitted: usize,
+}
+
+const fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 /// A finding about one container; about the pod as a whole, container and image are `null`.

@@ -180,7 +180,7 @@ impl Deliberation<'_> {
             Ok(name) if !self.said.get(index)?.allowed.contains(entry.place) => {
                 let explanation = want.text(Reason::ImageNotAllowed, message::not_allowed);
                 let remedy = self.remedy_for(policy, index, Some(remedy::NOT_ALLOWED));
-                let spelt = name.reference().is_some_and(|name| self.patterns.spell_otherwise(name.registry()));
+                let spelt = name.reference().is_some_and(|name| self.patterns.may_spell_otherwise(name.registry()));
                 let hint = if spelt { Hint::OtherHost(index) } else { Hint::None };
                 let reason = Reason::ImageNotAllowed;
                 (Draft { reason, detail: None, would_be: Action::Deny, explanation, remedy }, hint)
@@ -373,5 +373,42 @@ const fn our_remedy(policy: &Policy, detail: Option<Detail>) -> Option<&'static 
         // These pass, or are of the cluster: there is nothing that the person who applies a pod could do.
         Some(Detail::ListEmpty | Detail::TemporaryObstacle | Detail::InventoryNotSynced)
         | Some(Detail::NamespaceUnknown | Detail::Cause(_)) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::{inventory, never, node, now, policies, policy};
+    use super::super::namespace::NamespaceFacts;
+    use super::super::node::{NodeFacts, TaintEffect};
+    use super::super::pod::PodFacts;
+    use super::super::refusal::NoRefusals;
+    use super::*;
+
+    fn decided(pod: &PodFacts, policy: Policy, nodes: Vec<NodeFacts>) -> Verdict {
+        let namespace = NamespaceFacts { name: pod.namespace.clone(), labels: Some(Arc::default()) };
+        let question = Question { subject: Subject::Pod, pod, namespace: &namespace, judged: &Judged::Every };
+        decide(&question, &policies([policy]), &inventory(nodes), &NoRefusals, now())
+    }
+
+    #[test]
+    fn an_organisation_in_capitals_is_told_what_it_was_meant_to_be() {
+        let verdict = decided(&never("MyOrg/app"), policy("p").allowing(&["myorg/*"]), vec![node("a")]);
+        let hint = verdict.first().and_then(|finding| finding.hint.as_deref());
+        assert_eq!(hint, Some("Did you mean docker.io/myorg/app:latest?"));
+    }
+
+    #[test]
+    fn a_taint_keeps_no_pod_away_whose_tolerations_are_to_come() {
+        let image = "docker.io/library/agent:1";
+        let nodes =
+            || vec![node("w1"), node("k1").with_image(&[image]).with_taint("runtime", "kata", TaintEffect::NoSchedule)];
+        let mut pod = never("agent:1");
+        assert_eq!(decided(&pod, policy("p"), nodes()).action(), Action::Deny);
+        pod.placement.tolerations_to_come = true;
+        assert_eq!(decided(&pod, policy("p"), nodes()).action(), Action::Allow);
+        // It tolerates much, and an image that is nowhere is still nowhere.
+        let elsewhere = PodFacts { placement: pod.placement, ..never("agent:2") };
+        assert_eq!(decided(&elsewhere, policy("p"), nodes()).action(), Action::Deny);
     }
 }

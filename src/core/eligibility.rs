@@ -109,7 +109,7 @@ pub fn could_run(
     for taint in node.taints().iter().filter(|taint| !is_tolerated(placement, taint)) {
         if settings.is_transient(taint) {
             transient = transient.or_else(|| Some(Obstacle::Taint(taint.clone())));
-        } else if taint.effect.excludes() {
+        } else if taint.effect.excludes() && !placement.tolerations_to_come {
             return Err(Exclusion::Taint(taint.clone()));
         }
     }
@@ -246,7 +246,9 @@ impl Candidates {
             tolerates_some |= tolerated && !tainted.transient;
         }
         let mut repelling = eligible.clone();
-        if tolerates_some {
+        if placement.tolerations_to_come {
+            // No taint is final.
+        } else if tolerates_some {
             let repels = |taint: &Taint| taint.effect.excludes() && !is_tolerated(placement, taint);
             let not_tolerated = taints.iter().filter(|(taint, tainted)| !tainted.transient && repels(taint));
             not_tolerated.for_each(|(_, tainted)| tainted.nodes.take_from(&mut eligible));

@@ -6,12 +6,10 @@ use jiff::Timestamp;
 
 use super::image::{ImageName, ImagePattern, PatternSet};
 use super::inventory::{Inventory, InventorySettings};
-use super::node::{NodeFacts, Readiness, Runtime, Taint, TaintEffect, Toleration, TolerationValue};
-use super::pod::{ContainerFacts, ContainerKind, NodeTerm, Placement, PodFacts, PullPolicy};
+use super::node::{NodeFacts, Readiness, Runtime, Taint, TaintEffect};
+use super::pod::{ContainerFacts, ContainerKind, Placement, PodFacts, PullPolicy};
 use super::policies::Policies;
-use super::policy::{
-    Action, Enforcement, ImageLimit, Policy, PresenceRules, PresenceScope, Remedy, Rescue, RuntimeRules,
-};
+use super::policy::{Action, Enforcement, ImageLimit, Policy, PresenceRules, PresenceScope, Rescue, RuntimeRules};
 use super::selector::{Labels, Operator, Requirement, Selector};
 
 /// Long after all nodes of these tests were created, but for the young ones.
@@ -88,16 +86,6 @@ impl NodeFacts {
         self.runtime = runtime;
         self
     }
-
-    pub fn without_images(mut self) -> Self {
-        self.images.clear();
-        self
-    }
-
-    pub fn with_fillers(mut self, count: usize) -> Self {
-        self.images.extend((0..count).map(|index| vec![format!("docker.io/library/filler-{index}:1")]));
-        self
-    }
 }
 
 pub fn inventory(nodes: impl IntoIterator<Item = NodeFacts>) -> Inventory {
@@ -150,16 +138,6 @@ impl PodFacts {
 
     pub fn selecting(mut self, key: &str, value: &str) -> Self {
         self.placement.node_selector.insert(key.to_owned(), value.to_owned());
-        self
-    }
-
-    pub fn requiring(mut self, terms: Vec<NodeTerm>) -> Self {
-        self.placement.required_affinity = Some(terms);
-        self
-    }
-
-    pub fn tolerating(mut self, key: Option<&str>, value: TolerationValue, effect: Option<TaintEffect>) -> Self {
-        self.placement.tolerations.push(Toleration { key: key.map(str::to_owned), value, effect });
         self
     }
 
@@ -228,11 +206,6 @@ impl Policy {
 
     pub fn rescuing(mut self, rescue: Rescue) -> Self {
         self.rescue = rescue;
-        self
-    }
-
-    pub fn remedying(mut self, image: &str, text: &str) -> Self {
-        self.remedies.push(Remedy { image: ImagePattern::parse(image).expect("a pattern"), text: text.to_owned() });
         self
     }
 }

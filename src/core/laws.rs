@@ -151,6 +151,7 @@ prop_compose! {
         terms in prop::option::weighted(0.5, prop::collection::vec(
             (prop::collection::vec(a_requirement(), 0..3), prop::collection::vec(a_field(), 0..2)), 0..3)),
         tolerations in prop::collection::vec(a_toleration(), 0..3),
+        tolerations_to_come in prop::bool::weighted(0.2),
         os in prop::option::weighted(0.2, select(&["linux", "windows"][..])),
     ) -> Placement {
         Placement {
@@ -160,6 +161,7 @@ prop_compose! {
                 terms.into_iter().map(|(expressions, fields)| NodeTerm { expressions, fields }).collect()
             }),
             tolerations,
+            tolerations_to_come,
             os: os.map(str::to_owned),
         }
     }
@@ -417,7 +419,7 @@ proptest! {
         let (policies, inventory) = (policies(all), inventory(nodes));
         let namespace = NamespaceFacts::unlabelled(&pod.namespace);
         let of = |pod: &PodFacts| {
-            rescue(&Question { subject: Subject::Pod, pod, namespace: &namespace, judged: &Judged::Every }, &policies, &inventory, now())
+            rescue(&Question { subject: Subject::Pod, pod, namespace: &namespace, judged: &Judged::Every }, "", &policies, &inventory, now())
         };
         if let Some(rescued) = of(&pod) {
             let mut changed = pod.clone();

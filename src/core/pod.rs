@@ -62,6 +62,9 @@ pub struct Placement {
     /// Required node affinity: any of the terms; `None`: no such demand. An empty list matches no node.
     pub required_affinity: Option<Vec<NodeTerm>>,
     pub tolerations: Vec<Toleration>,
+    /// Somebody may add tolerations before it is scheduled, so no taint keeps it from a node for good: a RuntimeClass adds
+    /// those of its nodes to the pods of a template, a queue those of its machines to a pod with scheduling gates.
+    pub tolerations_to_come: bool,
     /// `spec.os.name`.
     pub os: Option<String>,
 }

@@ -120,13 +120,22 @@ impl Rescued {
     }
 }
 
-/// What would help the pod, if it needs help and the policies ask for it.
-pub fn rescue(question: &Question<'_>, policies: &Policies, inventory: &Inventory, now: Timestamp) -> Option<Rescued> {
+/// What would help the pod, if it needs help and the policies ask for it. `request`: what tells pods apart whose names are
+/// yet to be generated, the review's uid.
+pub fn rescue(
+    question: &Question<'_>,
+    request: &str,
+    policies: &Policies,
+    inventory: &Inventory,
+    now: Timestamp,
+) -> Option<Rescued> {
     let pod = question.pod;
     let is_new_unbound_pod =
         question.subject == Subject::Pod && *question.judged == Judged::Every && pod.placement.node_name.is_none();
+    // Where it could go is not known yet.
+    let is_settled = !pod.placement.tolerations_to_come;
     let has_never = pod.containers.iter().any(|container| container.pull_policy == PullPolicy::Never);
-    if !is_new_unbound_pod || !has_never || !inventory.is_synced() {
+    if !is_new_unbound_pod || !is_settled || !has_never || !inventory.is_synced() {
         return None;
     }
     let matching: Vec<(&Entry, Certainty)> = policies.matching(&pod.labels, question.namespace).collect();
@@ -143,14 +152,17 @@ pub fn rescue(question: &Question<'_>, policies: &Policies, inventory: &Inventor
     let entries: Vec<&Entry> = matching.into_iter().map(|(entry, _)| entry).collect();
     match wanted {
         Rescue::None => None,
-        Rescue::PinToHolders => pin(question, &entries, inventory, now).map(Rescued::Pin),
+        Rescue::PinToHolders => pin(question, request, &entries, inventory, now).map(Rescued::Pin),
         Rescue::PullIfNotPresent => pull(question, &entries, inventory, now).map(Rescued::Pull),
     }
 }
 
-/// The candidates, and those of them that hold all images of some containers without obstacle, under every policy.
+/// The nodes that could take the pod, and what all policies say of them.
 struct Common {
-    candidates: Bits,
+    eligible: Bits,
+    /// Hold all images of some containers, without obstacle.
+    holding: Bits,
+    /// Those of them that every policy counts.
     holders: Bits,
 }
 
@@ -169,23 +181,32 @@ fn common(
         let asked = (0..).zip(images).map(|(index, name)| (index, is_preloaded(policy, name)));
         let ask =
             Ask { nodes: 0, limit: policy.node_image_limit, elastic: policy.presence.elastic, images: asked.collect() };
-        Common { candidates: sight.candidates(&nodes), holders: sight.holders(&ask, &nodes) }
+        let holding = sight.holders(&ask, &nodes);
+        let mut holders = holding.clone();
+        holders.and(&sight.candidates(&nodes));
+        Common { eligible: sight.candidates(inventory.live()), holding, holders }
     };
     entries.iter().map(of_policy).reduce(|mut all, one| {
-        all.candidates.and(&one.candidates);
+        all.holding.and(&one.holding);
         all.holders.and(&one.holders);
         all
     })
 }
 
 impl Common {
-    /// Wherever the pod lands, its images are there.
+    /// Wherever the pod lands, its images are there: the scheduler does not know which nodes a policy counts.
     fn needs_no_help(&self) -> bool {
-        !self.candidates.is_empty() && self.candidates.is_subset(&self.holders)
+        !self.eligible.is_empty() && self.eligible.is_subset(&self.holding)
     }
 }
 
-fn pin(question: &Question<'_>, entries: &[&Entry], inventory: &Inventory, now: Timestamp) -> Option<Pin> {
+fn pin(
+    question: &Question<'_>,
+    request: &str,
+    entries: &[&Entry],
+    inventory: &Inventory,
+    now: Timestamp,
+) -> Option<Pin> {
     let all = entries.iter().any(|entry| entry.policy.presence.scope == PresenceScope::All);
     let counts = |container: &&ContainerFacts| match container.pull_policy {
         PullPolicy::Never => true,
@@ -199,7 +220,7 @@ fn pin(question: &Question<'_>, entries: &[&Entry], inventory: &Inventory, now: 
     if common.needs_no_help() {
         return None;
     }
-    let holders = chosen(question.pod, &common.holders, inventory);
+    let holders = chosen(question.pod, request, &common.holders, inventory);
     if holders.is_empty() {
         return None;
     }
@@ -217,8 +238,8 @@ fn pin(question: &Question<'_>, entries: &[&Entry], inventory: &Inventory, now: 
 }
 
 /// At most [`MAX_HOLDERS`] with their host names, by node name. Of more, another choice for each pod, so that not all
-/// pods are pinned to the same few; the same choice each time it is asked.
-fn chosen(pod: &PodFacts, holders: &Bits, inventory: &Inventory) -> Vec<(Arc<str>, String)> {
+/// pods are pinned to the same few; the same choice each time that it is asked.
+fn chosen(pod: &PodFacts, request: &str, holders: &Bits, inventory: &Inventory) -> Vec<(Arc<str>, String)> {
     let named = inventory.first_named(holders, usize::MAX);
     let mut choice: Vec<(u64, Arc<str>, String)> = named
         .into_iter()
@@ -226,7 +247,7 @@ fn chosen(pod: &PodFacts, holders: &Bits, inventory: &Inventory) -> Vec<(Arc<str
             let host = inventory.view(slot)?.label(HOSTNAME_LABEL)?;
             // A host name that two nodes share would let the pod onto one that does not hold its images.
             let unique = inventory.with_label(HOSTNAME_LABEL, host)?.len() == 1;
-            unique.then(|| (lot(pod, name), Arc::clone(name), host.to_owned()))
+            unique.then(|| (lot(pod, request, name), Arc::clone(name), host.to_owned()))
         })
         .collect();
     choice.sort_unstable();
@@ -235,13 +256,15 @@ fn chosen(pod: &PodFacts, holders: &Bits, inventory: &Inventory) -> Vec<(Arc<str
     choice.into_iter().map(|(_, name, host)| (name, host)).collect()
 }
 
-/// A lot that depends on the pod and the node alone (FNV-1a): equal on all replicas and releases.
-fn lot(pod: &PodFacts, node: &str) -> u64 {
+/// A lot that depends on the pod and the node alone (FNV-1a): equal on all replicas and releases. The pods of a ReplicaSet
+/// differ in nothing as long as they have no names, so that of the request stands in.
+fn lot(pod: &PodFacts, request: &str, node: &str) -> u64 {
     const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
     const PRIME: u64 = 0x0100_0000_01b3;
     let owner = pod.owner.as_ref().map_or("", |owner| owner.uid.as_str());
     let labels = pod.labels.iter().flat_map(|(key, value)| [key.as_str(), value.as_str()]);
-    let texts = [pod.namespace.as_str(), pod.name.as_str(), owner].into_iter().chain(labels).chain([node]);
+    let name = if pod.name.is_empty() { request } else { &pod.name };
+    let texts = [pod.namespace.as_str(), name, owner].into_iter().chain(labels).chain([node]);
     // The zero byte ends each text, so that their borders count.
     let bytes = texts.flat_map(|text| text.bytes().chain([0]));
     bytes.fold(OFFSET, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME))
@@ -267,4 +290,70 @@ fn pull(question: &Question<'_>, entries: &[&Entry], inventory: &Inventory, now:
         return None;
     }
     Some(images.into_iter().map(|(place, _)| place).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::{inventory, never, node, now, policies, policy};
+    use super::super::namespace::NamespaceFacts;
+    use super::super::node::{NodeFacts, TaintEffect};
+    use super::super::policy::Policy;
+    use super::*;
+
+    fn host(name: &str) -> NodeFacts {
+        node(name).with_label(HOSTNAME_LABEL, name)
+    }
+
+    fn rescued(pod: &PodFacts, request: &str, policy: Policy, nodes: Vec<NodeFacts>) -> Option<Rescued> {
+        let namespace = NamespaceFacts { name: pod.namespace.clone(), labels: Some(Arc::default()) };
+        let question = Question { subject: Subject::Pod, pod, namespace: &namespace, judged: &Judged::Every };
+        rescue(&question, request, &policies([policy]), &inventory(nodes), now())
+    }
+
+    fn names(rescued: Option<Rescued>) -> Vec<String> {
+        match rescued {
+            Some(Rescued::Pin(pin)) => pin.nodes.iter().map(ToString::to_string).collect(),
+            Some(Rescued::Pull(_)) | None => Vec::new(),
+        }
+    }
+
+    const IMAGE: &str = "docker.io/library/agent:1";
+
+    #[test]
+    fn a_pod_that_may_land_beside_the_policys_nodes_is_pinned_to_them() {
+        let policy = || policy("p").of_nodes("pool", "agents").rescuing(Rescue::PinToHolders);
+        let agent = |name| host(name).with_label("pool", "agents").with_image(&[IMAGE]);
+        let pod = never("agent:1");
+        assert_eq!(names(rescued(&pod, "r", policy(), vec![agent("a1"), agent("a2"), host("web")])), ["a1", "a2"]);
+        // Nothing is wrong with a node that has the image, counted or not.
+        let web = host("web").with_image(&[IMAGE]);
+        assert_eq!(rescued(&pod, "r", policy(), vec![agent("a1"), web]), None);
+        assert_eq!(rescued(&pod, "r", policy(), vec![agent("a1"), agent("a2")]), None);
+    }
+
+    #[test]
+    fn pods_without_names_of_their_own_are_not_all_pinned_to_the_same_nodes() {
+        let nodes = || (0..200).map(|n| host(&format!("n{n:03}")).with_image(&[IMAGE])).chain([host("z")]).collect();
+        let pinned = |pod: &PodFacts, request| {
+            let names = names(rescued(pod, request, policy("p").rescuing(Rescue::PinToHolders), nodes()));
+            assert_eq!(names.len(), MAX_HOLDERS);
+            names
+        };
+        let generated = PodFacts { name: String::new(), ..never("agent:1") };
+        assert_eq!(pinned(&generated, "r-1"), pinned(&generated, "r-1"));
+        assert_ne!(pinned(&generated, "r-1"), pinned(&generated, "r-2"));
+        let named = PodFacts { name: "a".to_owned(), ..generated };
+        assert_eq!(pinned(&named, "r-1"), pinned(&named, "r-2"));
+    }
+
+    #[test]
+    fn a_pod_whose_tolerations_are_to_come_is_left_alone() {
+        let tainted = host("k1").with_image(&[IMAGE]).with_taint("runtime", "kata", TaintEffect::NoSchedule);
+        let mut pod = never("agent:1");
+        let policy = || policy("p").rescuing(Rescue::PinToHolders);
+        let nodes = || vec![tainted.clone(), host("a").with_image(&[IMAGE]), host("b")];
+        assert_eq!(names(rescued(&pod, "r", policy(), nodes())), ["a"]);
+        pod.placement.tolerations_to_come = true;
+        assert_eq!(rescued(&pod, "r", policy(), nodes()), None);
+    }
 }

@@ -174,9 +174,10 @@ impl<'a> Sight<'a> {
         candidates
     }
 
-    /// The candidates that hold all images, and have no obstacle.
+    /// The nodes that could take the pod, hold all images, and have no obstacle. Preloads are on a policy's nodes; whether
+    /// it counts the others does not matter here.
     pub fn holders(&self, ask: &Ask, nodes: &Bits) -> Bits {
-        self.holding_all(&self.held(ask, nodes), &self.candidates(nodes))
+        self.holding_all(&self.held(ask, nodes), &self.candidates.eligible)
     }
 
     /// Of each image asked for, the nodes that hold it.

@@ -146,6 +146,10 @@ pub struct PodSpec {
     affinity: Option<Affinity>,
     #[serde(deserialize_with = "bounded::list")]
     tolerations: Vec<TolerationObject>,
+    #[serde(deserialize_with = "nullable")]
+    runtime_class_name: String,
+    #[serde(deserialize_with = "bounded::list")]
+    scheduling_gates: Vec<IgnoredAny>,
     os: Option<Os>,
     #[serde(deserialize_with = "bounded::list")]
     init_containers: Vec<Container>,
@@ -252,10 +256,25 @@ struct TolerationObject {
     effect: String,
 }
 
+/// Whether a pod asks for a RuntimeClass.
+pub fn names_runtime_class(json: &str) -> bool {
+    read_object::<PodObject>(json).is_ok_and(|pod| !pod.spec.runtime_class_name.is_empty())
+}
+
 impl PodObject {
-    /// The facts of a pod in a namespace; of a template, the namespace of the object that holds it.
+    /// The facts of a pod that has not been through admission, or of a template in the namespace of the object that holds
+    /// it: a RuntimeClass has not added its tolerations yet.
+    pub fn facts_of_draft(self, namespace: &str) -> PodFacts {
+        let has_class = !self.spec.runtime_class_name.is_empty();
+        let mut facts = self.facts(namespace);
+        facts.placement.tolerations_to_come |= has_class;
+        facts
+    }
+
+    /// The facts of a pod in a namespace.
     pub fn facts(self, namespace: &str) -> PodFacts {
         let Self { metadata, spec } = self;
+        let tolerations_to_come = !spec.scheduling_gates.is_empty();
         let owner = metadata.owner_references.into_iter().find(|owner| owner.controller).map(OwnerRef::from);
         let PodSpec { node_name, node_selector, affinity, tolerations, os, volumes, image_pull_secrets, .. } = spec;
         let PodSpec { init_containers, containers, ephemeral_containers, .. } = spec;
@@ -283,6 +302,7 @@ impl PodObject {
                 node_selector,
                 required_affinity: affinity.and_then(required),
                 tolerations: tolerations.into_iter().map(toleration).collect(),
+                tolerations_to_come,
                 os: os.map(|os| os.name).filter(|name| !name.is_empty()),
             },
             containers,
@@ -428,6 +448,19 @@ mod tests {
         assert!(annotated(serde_json::json!({"a": "b", "kubernetes.io/config.mirror": "x", "z": "y"})));
         assert!(!annotated(serde_json::json!({"kubernetes.io/config.source": "api"})));
         assert!(!annotated(serde_json::Value::Null));
+    }
+
+    #[test]
+    fn tolerations_are_to_come_where_somebody_else_adds_them() {
+        let of = |spec: serde_json::Value| {
+            let pod: PodObject = serde_json::from_value(serde_json::json!({"spec": spec})).expect("a pod");
+            let pods = [pod.clone().facts("default"), pod.facts_of_draft("default")];
+            pods.map(|facts| facts.placement.tolerations_to_come)
+        };
+        assert_eq!(of(serde_json::json!({"runtimeClassName": null, "schedulingGates": []})), [false, false]);
+        // What a RuntimeClass adds is in a pod before any webhook sees it.
+        assert_eq!(of(serde_json::json!({"runtimeClassName": "kata"})), [false, true]);
+        assert_eq!(of(serde_json::json!({"schedulingGates": [{"name": "kueue.x-k8s.io/admission"}]})), [true, true]);
     }
 
     #[test]

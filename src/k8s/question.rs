@@ -128,7 +128,7 @@ impl Submitted<'_> {
     fn ask(&self, object: ImageObject, old: Option<ImageObject>, updated: bool) -> Result<Inquiry, Exemption> {
         let old = old.map(|old| match old {
             ImageObject::Pod(pod) => pod.facts(self.namespace),
-            ImageObject::Template(_, templated) => templated.template.facts(self.namespace),
+            ImageObject::Template(_, templated) => templated.template.facts_of_draft(self.namespace),
         });
         let (template, name, generate_name, pod) = match object {
             ImageObject::Pod(pod) => {
@@ -138,7 +138,7 @@ impl Submitted<'_> {
             ImageObject::Template(kind, templated) => {
                 let Templated { metadata, template } = *templated;
                 // A template has no owner of its own kind of trouble: its pods will have one.
-                let pod = PodFacts { owner: None, ..template.facts(self.namespace) };
+                let pod = PodFacts { owner: None, ..template.facts_of_draft(self.namespace) };
                 (Some(kind), metadata.name, metadata.generate_name, pod)
             }
         };

@@ -314,7 +314,7 @@ impl<R: Refusals + Default + Send + Sync + 'static> Webhook<R> {
     }
 
     fn mutate(&self, envelope: &Envelope<'_>, inquiry: &Inquiry, namespace: &NamespaceFacts) -> Response {
-        let rescued = self.world.rescue(&inquiry.question(namespace), self.world.now());
+        let rescued = self.world.rescue(&inquiry.question(namespace), &envelope.uid, self.world.now());
         let patched = rescued.and_then(|(rescued, policies)| {
             let pod = json_patch::outline(envelope.object?.get())?;
             let patch = serde_json::to_vec(&json_patch::patch(&pod, &rescued)?).ok()?;

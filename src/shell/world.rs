@@ -193,10 +193,10 @@ impl<R: Refusals + Default> World<R> {
         })
     }
 
-    /// With the names of the policies, all of which ask for it.
-    pub fn rescue(&self, question: &Question<'_>, now: Timestamp) -> Option<(Rescued, Vec<Arc<str>>)> {
+    /// With the names of the policies, all of which ask for it. `request`: the review's uid.
+    pub fn rescue(&self, question: &Question<'_>, request: &str, now: Timestamp) -> Option<(Rescued, Vec<Arc<str>>)> {
         let policies = self.policies.load();
-        let rescued = self.read_inventory(|inventory| rescue(question, &policies, inventory, now))?;
+        let rescued = self.read_inventory(|inventory| rescue(question, request, &policies, inventory, now))?;
         let asking = policies.matching(&question.pod.labels, question.namespace);
         Some((rescued, asking.map(|(entry, _)| Arc::clone(&entry.name)).collect()))
     }

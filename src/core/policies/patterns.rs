@@ -55,9 +55,11 @@ impl PolicyPatterns {
         allowed
     }
 
-    /// Whether an allowlist names this host in other letters.
-    pub fn spell_otherwise(&self, host: &str) -> bool {
-        self.allowed.patterns.hosts().any(|other| other.eq_ignore_ascii_case(host) && other != host)
+    /// Whether it is worth asking each allowlist if it names this host in other letters: some allowlist does, or there is a
+    /// capital, which makes a host of what was meant as an organisation of Docker Hub.
+    pub fn may_spell_otherwise(&self, host: &str) -> bool {
+        let differs = |other: &str| other.eq_ignore_ascii_case(host) && other != host;
+        host.bytes().any(|byte| byte.is_ascii_uppercase()) || self.allowed.patterns.hosts().any(differs)
     }
 }
 
