@@ -3,8 +3,10 @@
 //! Enters: the kubeconfig, or the service account of the pod that this runs in. Leaves: whole lists, or one sentence on
 //! why there are none.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
+use hyper_util::client::proxy::matcher::Matcher;
 use kube::api::{ListParams, ObjectList};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
@@ -56,6 +58,21 @@ impl std::fmt::Debug for Cluster {
     }
 }
 
+/// The proxy on the way to the API server, as kubectl chooses it: that of the environment neither for what `NO_PROXY` names
+/// nor for this very machine, a kubeconfig's own `proxy-url` always.
+///
+/// NB: kube 5.0 compares `NO_PROXY` with the proxy and not with the server.
+pub fn choose_proxy(config: &mut kube::Config) {
+    let of_environment = ["HTTPS_PROXY", "https_proxy"].into_iter().filter_map(|name| std::env::var(name).ok());
+    let of_environment = of_environment.filter_map(|proxy| proxy.parse().ok()).any(|uri| config.proxy_url == Some(uri));
+    let server = &config.cluster_url;
+    let host = server.host().unwrap_or_default().trim_matches(['[', ']']);
+    let is_here = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    if of_environment && (is_here || Matcher::from_env().intercept(server).is_none()) {
+        config.proxy_url = None;
+    }
+}
+
 impl Cluster {
     /// # Errors
     /// There is no usable configuration. The cluster itself is not asked yet.
@@ -65,6 +82,7 @@ impl Cluster {
             Ok(config) => config,
             Err(error) => kube::Config::incluster().map_err(|_| ClusterError::NoConfig(chain(&error)))?,
         };
+        choose_proxy(&mut config);
         config.connect_timeout = Some(CONNECT_PATIENCE);
         config.read_timeout = Some(PATIENCE);
         let host = config.cluster_url.to_string();

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::cli::{Certificate, Role, RunArgs};
+use super::cluster::choose_proxy;
 use crate::core::runtime::recreation::Recreation;
 use crate::core::selector::Labels;
 use crate::shell::certificates::CHECK;
@@ -152,6 +153,7 @@ async fn ended(what: &'static str, task: impl Future<Output = ()> + Send) -> Res
 async fn connect() -> Result<Client> {
     let mut config =
         kube::Config::infer().await.context("no kubeconfig and no service account: where is the API server?")?;
+    choose_proxy(&mut config);
     // An effect is fenced to what was read: whoever tries again must read again, and that is the plan's to say.
     config.default_retry = false;
     // Who asks is seen in the API server's audit log, and in its metrics of priority and fairness.

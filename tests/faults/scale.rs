@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use cluster::without_proxy;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
@@ -36,7 +37,7 @@ impl Controller {
     fn start(stage: &Stage, caps: &str) -> Result<Self> {
         let probes = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let log = fs::File::create(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/faults/controller.log"))?;
-        let child = Command::new(env!("CARGO_BIN_EXE_pullguard"))
+        let child = without_proxy(&mut Command::new(env!("CARGO_BIN_EXE_pullguard")))
             .args(["run", "--role=controller", "--young-node=0s", &format!("--probes-address={probes}")])
             .args(
                 ["--max-effects-per-cycle", "--max-effects-per-namespace", "--max-effects-per-cluster"]

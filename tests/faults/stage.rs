@@ -180,7 +180,9 @@ impl Stage {
 
 async fn config_of(cluster: &Cluster) -> Result<Config> {
     let kubeconfig = Kubeconfig::read_from(cluster.kubeconfig())?;
-    Ok(Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?)
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    config.proxy_url = None;
+    Ok(config)
 }
 
 /// Asks until there is an answer; a question may fail while parts of the cluster come and go.

@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use cluster::without_proxy;
 use serde_json::{Value, json};
 
 use crate::stage::until;
@@ -19,9 +20,7 @@ pub fn check(scene: &Scene<'_>, manifests: &Value) -> Result<(Option<i32>, Vec<V
     // As `overlays/dev` says of the webhook.
     command.args(["check", "-f", "-", "-o", "json", "--young-node", "1s"]);
     command.env("KUBECONFIG", scene.cluster.kubeconfig());
-    for proxy in ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"] {
-        command.env_remove(proxy);
-    }
+    without_proxy(&mut command);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn()?;
     let written = child.stdin.take().map(|mut stdin| stdin.write_all(manifests.to_string().as_bytes()));

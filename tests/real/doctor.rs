@@ -6,6 +6,7 @@ use std::thread::{scope, sleep};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use cluster::without_proxy;
 use serde_json::{Value, json};
 
 use crate::stage::{repository, until};
@@ -30,10 +31,7 @@ const TOGETHER: usize = 25;
 
 fn pullguard(kubeconfig: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pullguard"));
-    for variable in ["POD_NAMESPACE", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"] {
-        command.env_remove(variable);
-    }
-    command.env("KUBECONFIG", kubeconfig);
+    without_proxy(&mut command).env_remove("POD_NAMESPACE").env("KUBECONFIG", kubeconfig);
     command
 }
 

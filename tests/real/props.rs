@@ -6,7 +6,7 @@
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use cluster::{Cluster, Node};
+use cluster::{Cluster, Node, without_proxy};
 use serde_json::{Value, json};
 
 use crate::stage::until;
@@ -102,7 +102,7 @@ impl Scene<'_> {
 
     /// `pullguard explain`, for programs.
     pub fn explain(&self, pod: &str) -> Result<Value> {
-        let output = Command::new(env!("CARGO_BIN_EXE_pullguard"))
+        let output = without_proxy(&mut Command::new(env!("CARGO_BIN_EXE_pullguard")))
             .env("KUBECONFIG", self.cluster.kubeconfig())
             .args(["explain", &format!("pod/{pod}"), "--namespace", &self.namespace, "--output", "json"])
             .output()

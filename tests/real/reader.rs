@@ -37,6 +37,7 @@ impl Reader {
             let kubeconfig = Kubeconfig::read_from(cluster.kubeconfig())?;
             let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
             config.default_retry = false;
+            config.proxy_url = None;
             anyhow::Ok(Client::try_from(config)?)
         })?;
         Ok(Self { runtime, client })

@@ -17,7 +17,7 @@ use crate::node::{self, Node};
 use crate::options::Options;
 use crate::place::Place;
 use crate::process::{self, Program};
-use crate::shell::{output_with_input, run, succeeds, wait_for};
+use crate::shell::{output_with_input, run, succeeds, wait_for, without_proxy};
 use crate::{control_plane, down, mounts, network, registry};
 
 /// A component has this long to end by itself.
@@ -156,9 +156,7 @@ impl Cluster {
     pub fn kubectl_command(&self) -> Command {
         let mut command = Command::new(self.record.bin.join("kubectl"));
         command.env("KUBECONFIG", self.kubeconfig()).env("KUBECACHEDIR", self.place.state.join("kubectl-cache"));
-        for proxy in ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"] {
-            command.env_remove(proxy);
-        }
+        without_proxy(&mut command);
         command
     }
 

@@ -11,7 +11,7 @@ use crate::cluster::Cluster;
 use crate::image::{TestImage, canonical};
 use crate::node::{self, Node};
 use crate::registry;
-use crate::shell::{run, run_with_input};
+use crate::shell::{run, run_with_input, without_proxy};
 
 impl Cluster {
     /// Puts a small image of this name on a node, without a registry. The node's status lists it 20 to 40 s later; a
@@ -87,9 +87,7 @@ impl Cluster {
     pub fn crane(&self) -> Command {
         let mut command = Command::new(self.bin().join("crane"));
         command.arg("--insecure").env("DOCKER_CONFIG", self.place.state.join("docker"));
-        for proxy in ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"] {
-            command.env_remove(proxy);
-        }
+        without_proxy(&mut command);
         command
     }
 

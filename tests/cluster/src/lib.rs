@@ -44,3 +44,4 @@ pub use node::Node;
 pub use options::{DEFAULT_NAME, Options};
 pub use prerequisites::nodes_possible;
 pub use registry::{REGISTRY_PASSWORD, REGISTRY_USER};
+pub use shell::without_proxy;

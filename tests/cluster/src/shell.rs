@@ -6,6 +6,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 
+/// The cluster is on this machine: whatever proxy leads to the world does not lead there.
+pub fn without_proxy(command: &mut Command) -> &mut Command {
+    for proxy in ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"] {
+        command.env_remove(proxy);
+    }
+    command
+}
+
 /// Runs to the end; a failure carries what the program said.
 pub(crate) fn run(command: &mut Command) -> Result<Output> {
     let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {}", name(command)))?;
