@@ -64,7 +64,7 @@ bench: ## measure all figures, in some minutes (BENCH_STRICT=1: fail where a tar
 
 # Without a sanitizer: they need a nightly compiler, and the product forbids unsafe code, so that a panic, a hang or a law
 # that does not hold is what there is to find. cargo-fuzz sets RUSTFLAGS, which replace the static linking of
-# .cargo/config.toml. What is found lands in fuzz/artifacts/; mended, it becomes a seed, which `make check` runs for ever.
+# .cargo/config.toml. What is found lands in fuzz/artifacts/; mended, it becomes a seed, which `make test` runs for ever.
 fuzz: ## search for inputs that break the readers of reviews, references, policies, words (FUZZ_SECONDS=60 each)
 	@cargo fuzz --version >/dev/null 2>&1 || { echo 'fuzz: cargo-fuzz is missing: cargo install --locked cargo-fuzz'; exit 1; }
 	@c++ --version >/dev/null 2>&1 || { echo 'fuzz: libFuzzer is C++ and there is no C++ compiler: install g++ or clang++'; exit 1; }

@@ -101,8 +101,8 @@ pub struct RunArgs {
     /// The same within a minute, in the cluster.
     #[arg(long, env = "PULLGUARD_MAX_EFFECTS_PER_CLUSTER", default_value_t = 300)]
     pub max_effects_per_cluster: usize,
-    /// So many different images that fail at one registry or node within 5 minutes are an outage, not a bad image:
-    /// nothing is declared permanent there meanwhile.
+    /// So many different images that fail at one registry or node within 5 minutes, or that one policy denies to Jobs, are
+    /// an outage, not a bad image: nothing is declared permanent there meanwhile.
     #[arg(long, env = "PULLGUARD_BRAKE_IMAGES", default_value_t = 5, value_parser = clap::value_parser!(u16).range(2..))]
     pub brake_images: u16,
     /// The same for so many nodes that fail at one registry.

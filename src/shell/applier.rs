@@ -1,4 +1,4 @@
-//! The one place that changes the cluster: an effect in, an outcome out.
+//! The one place that acts on tasks: an effect of a plan in, an outcome out.
 //!
 //! Enters: effects of a plan. Leaves: what was read on the way, and how it went. Each write carries the uid and the
 //! resourceVersion of the read that was judged, so that what is changed is what was judged; each call has a time limit and

@@ -1,4 +1,4 @@
-//! The only rooms with sockets, clients, time and randomness.
+//! The rooms with sockets, clients, time and randomness; `crate::app` has them too, for the commands and the wiring.
 //!
 //! Enters: the API server's watches and reviews. Leaves: answers, and the effects that the core planned. It must not
 //! decide anything: what is to be said or done comes from `crate::core` as a value.
