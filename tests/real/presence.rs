@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
+use crate::check::check;
 use crate::simulated;
 use crate::stage::until;
 use crate::world::{ON_B, ON_BOTH, Scene, deployment, list, pod};
@@ -14,7 +15,9 @@ crate::scenarios! {
         a_list_as_long_as_the_limit_proves_nothing_and_the_status_names_the_node,
         preloaded_images_count_until_a_kubelet_contradicts,
         of_several_policies_the_strictest_wins_and_the_message_names_them;
-    NodesAlone: what_a_node_proves_depends_on_its_state;
+    NodesAlone:
+        what_a_node_proves_depends_on_its_state,
+        no_taint_is_final_where_tolerations_are_to_come;
 }
 
 fn in_scope_all_every_container_counts_and_always_needs_a_registry(scene: &Scene<'_>) -> Result<()> {
@@ -231,4 +234,62 @@ fn what_a_node_proves_depends_on_its_state(scene: &Scene<'_>) -> Result<()> {
     scene
         .try_create(&pod("elsewhere", ON_B, "Never"))?
         .refused_with(&["node node-b holds it but is not among the policy's nodes"])
+}
+
+/// A RuntimeClass whose nodes are tainted. It goes when this is dropped.
+struct RuntimeClass<'a>(&'a Scene<'a>);
+
+impl<'a> RuntimeClass<'a> {
+    fn make(scene: &'a Scene<'a>, taint: &str) -> Result<Self> {
+        let class = json!({"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": scene.namespace},
+            "handler": "runc", "scheduling": {"tolerations": [{"key": taint, "operator": "Exists"}]}});
+        scene.created(&class)?;
+        Ok(Self(scene))
+    }
+}
+
+impl Drop for RuntimeClass<'_> {
+    fn drop(&mut self) {
+        let _gone_with_the_cluster = self.0.kubectl(&["delete", "runtimeclass", &self.0.namespace, "--wait=false"]);
+    }
+}
+
+/// The API server adds a class's tolerations to a pod before it asks a webhook, and to no template; whoever holds a pod by a
+/// scheduling gate may add some until the gate falls.
+fn no_taint_is_final_where_tolerations_are_to_come(scene: &Scene<'_>) -> Result<()> {
+    const TAINT: &str = "sandbox";
+    let cases = [
+        case("sandboxed", None, "", |node| node["taint"] = json!(TAINT)),
+        case("plain", None, "", |node| node["images"] = json!([["docker.io/library/other:1"]])),
+    ];
+    let name = |case: &Case| format!("{}-{}", case.name, std::process::id());
+    let nodes: Vec<Value> = cases.iter().map(|case| node_of(case, &name(case), &scene.namespace)).collect();
+    let _nodes = simulated::make(scene.cluster, &scene.namespace, &nodes)?;
+    let _class = RuntimeClass::make(scene, TAINT)?;
+    scene.policy(json!({"nodes": simulated::selector(&scene.namespace), "templates": "Deny"}))?;
+
+    let tainted = ["ImageAbsent", "holds it but is tainted sandbox:NoSchedule"];
+    scene.try_create(&pod("alone", IMAGE, "Never"))?.refused_with(&tainted)?;
+    scene.try_create(&deployment("alone", IMAGE))?.refused_with(&tainted)?;
+
+    let with = |field: &str, value: Value, mut pod: Value| {
+        pod["spec"][field] = value;
+        pod
+    };
+    let of_class = |pod| with("runtimeClassName", json!(scene.namespace), pod);
+    let gated = |pod| with("schedulingGates", json!([{"name": "queue.example/admission"}]), pod);
+    let mut template = deployment("classed", IMAGE);
+    template["spec"]["template"] = of_class(template["spec"]["template"].take());
+    scene.try_create(&template)?.accepted_in_silence()?;
+    scene.try_create(&of_class(pod("classed", IMAGE, "Never")))?.accepted_in_silence()?;
+    scene.try_create(&gated(pod("gated", IMAGE, "Never")))?.accepted_in_silence()?;
+    let mut checked = [of_class(pod("classed", IMAGE, "Never")), pod("alone", IMAGE, "Never")];
+    checked.iter_mut().for_each(|pod| pod["metadata"]["namespace"] = json!(scene.namespace));
+    let (_, entries, told) = check(scene, &list(checked))?;
+    let verdicts: Vec<&Value> = entries.iter().map(|entry| &entry["verdict"]).collect();
+    ensure!(verdicts == ["Allow", "Deny"], "check says {entries:?} {told}");
+
+    // What is nowhere is nowhere, whatever is tolerated.
+    let nowhere = scene.image("nowhere");
+    scene.try_create(&gated(pod("gated", &nowhere, "Never")))?.refused_with(&["ImageAbsent", "none of the 2 nodes"])
 }

@@ -407,8 +407,7 @@ pub struct NodeImagePolicyStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20))]
     pub contradicted_preloads: Vec<ContradictedPreload>,
-    /// Registry hosts and nodes on which the brake is on, and `denied Jobs` for the policy's own: nothing is declared
-    /// permanent there. At most 20.
+    /// Registries, nodes and `denied Jobs` on which the brake is on: nothing is declared permanent there. At most 20.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20), inner(length(max = 300)))]
     pub brakes: Vec<String>,
