@@ -50,6 +50,7 @@ pub fn holds(input: &[u8]) {
                 namespace: "team",
                 object,
                 old_object: None,
+                admitted: true,
             };
             let inquiry = submitted.inquire("pullguard").expect("a pod").expect("judged");
             let namespace = NamespaceFacts { name: "team".into(), labels: Some(Arc::default()) };

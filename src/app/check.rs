@@ -29,7 +29,6 @@ use crate::core::selector::Labels;
 use crate::core::verdict::Verdict;
 use crate::k8s;
 use crate::k8s::crd::{NodeImagePolicy, PullFailure};
-use crate::k8s::pod::names_runtime_class;
 use crate::k8s::question::{Inquiry, Operation, Submitted};
 
 /// # Errors
@@ -247,13 +246,10 @@ impl Ground {
             namespace,
             object: json,
             old_object: None,
+            admitted: false,
         };
         let verdict = match submitted.inquire(OWN_NAMESPACE) {
-            Ok(Ok(mut inquiry)) => {
-                // Of a pod in a file no RuntimeClass has added its tolerations yet.
-                inquiry.pod.placement.tolerations_to_come |= names_runtime_class(json);
-                self.verdict(inquiry, now)
-            }
+            Ok(Ok(inquiry)) => self.verdict(inquiry, now),
             Ok(Err(_exempt)) => Verdict::default(),
             Err(error) => return Err(uncheckable(place, &error)),
         };

@@ -109,7 +109,7 @@ pub fn could_run(
     for taint in node.taints().iter().filter(|taint| !is_tolerated(placement, taint)) {
         if settings.is_transient(taint) {
             transient = transient.or_else(|| Some(Obstacle::Taint(taint.clone())));
-        } else if taint.effect.excludes() && !placement.tolerations_to_come {
+        } else if repels(placement, taint) {
             return Err(Exclusion::Taint(taint.clone()));
         }
     }
@@ -148,6 +148,11 @@ fn is_tolerated(placement: &Placement, taint: &Taint) -> bool {
             TaintEffect::NoExecute => false,
         };
     unheeded || placement.tolerations.iter().any(|toleration| toleration.tolerates(taint))
+}
+
+/// Whether a taint, not of a transient kind, keeps the pod away for good.
+fn repels(placement: &Placement, taint: &Taint) -> bool {
+    taint.effect.excludes() && !placement.tolerations_to_come && !is_tolerated(placement, taint)
 }
 
 /// The scheduler lets a pod onto a cordoned node if it tolerates the taint that a cordon sets.
@@ -237,7 +242,7 @@ impl Candidates {
             inventory.facets().cordoned.add_to(&mut obstructed);
         }
         let taints = &inventory.facets().taints;
-        let mut tolerates_some = false;
+        let mut tolerates_some = placement.tolerations_to_come;
         for (taint, tainted) in taints.iter().filter(|(taint, tainted)| tainted.transient || taint.effect.excludes()) {
             let tolerated = is_tolerated(placement, taint);
             if tainted.transient && !tolerated {
@@ -246,12 +251,9 @@ impl Candidates {
             tolerates_some |= tolerated && !tainted.transient;
         }
         let mut repelling = eligible.clone();
-        if placement.tolerations_to_come {
-            // No taint is final.
-        } else if tolerates_some {
-            let repels = |taint: &Taint| taint.effect.excludes() && !is_tolerated(placement, taint);
-            let not_tolerated = taints.iter().filter(|(taint, tainted)| !tainted.transient && repels(taint));
-            not_tolerated.for_each(|(_, tainted)| tainted.nodes.take_from(&mut eligible));
+        if tolerates_some {
+            let repelled = taints.iter().filter(|(taint, tainted)| !tainted.transient && repels(placement, taint));
+            repelled.for_each(|(_, tainted)| tainted.nodes.take_from(&mut eligible));
         } else {
             eligible.and_not(&inventory.facets().sums().repelling);
         }

@@ -172,7 +172,7 @@ fn common(
     images: &[&ImageName],
     inventory: &Inventory,
     now: Timestamp,
-) -> Option<Common> {
+) -> Common {
     let access = Access::of(question.pod);
     let sight = Sight::new(inventory, route(question), images.iter().copied().map(Some), &access, now);
     let of_policy = |entry: &&Entry| {
@@ -181,14 +181,14 @@ fn common(
         let asked = (0..).zip(images).map(|(index, name)| (index, is_preloaded(policy, name)));
         let ask =
             Ask { nodes: 0, limit: policy.node_image_limit, elastic: policy.presence.elastic, images: asked.collect() };
-        let holding = sight.holders(&ask, &nodes);
-        let mut holders = holding.clone();
-        holders.and(&sight.candidates(&nodes));
-        Common { eligible: sight.candidates(inventory.live()), holding, holders }
+        (sight.holders(&ask, &nodes), sight.candidates(&nodes))
     };
-    entries.iter().map(of_policy).reduce(|mut all, one| {
-        all.holding.and(&one.holding);
-        all.holders.and(&one.holders);
+    let eligible = sight.candidates(inventory.live());
+    let all = Common { holding: eligible.clone(), holders: eligible.clone(), eligible };
+    entries.iter().map(of_policy).fold(all, |mut all, (holding, counted)| {
+        all.holding.and(&holding);
+        all.holders.and(&holding);
+        all.holders.and(&counted);
         all
     })
 }
@@ -216,7 +216,7 @@ fn pin(
     let containers = question.pod.containers.iter().filter(counts);
     // A reference that cannot be parsed runs nowhere: the verdict says so.
     let images: Vec<&ImageName> = containers.map(|container| container.parsed.as_ref().ok()).collect::<Option<_>>()?;
-    let common = common(question, entries, &images, inventory, now)?;
+    let common = common(question, entries, &images, inventory, now);
     if common.needs_no_help() {
         return None;
     }
@@ -286,7 +286,7 @@ fn pull(question: &Question<'_>, entries: &[&Entry], inventory: &Inventory, now:
         return None;
     }
     let names: Vec<&ImageName> = images.iter().map(|(_, name)| *name).collect();
-    if common(question, entries, &names, inventory, now)?.needs_no_help() {
+    if common(question, entries, &names, inventory, now).needs_no_help() {
         return None;
     }
     Some(images.into_iter().map(|(place, _)| place).collect())

@@ -140,6 +140,7 @@ impl<'a> Envelope<'a> {
             namespace: &self.namespace,
             object: self.object.map_or("null", RawValue::get),
             old_object: self.old_object.map(RawValue::get),
+            admitted: true,
         }
     }
 

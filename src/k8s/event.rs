@@ -302,6 +302,7 @@ mod tests {
             namespace: "apps",
             object: &json,
             old_object: None,
+            admitted: true,
         };
         let inquiry = submitted.inquire("pullguard").expect("json").expect("judged");
         let namespace = NamespaceFacts { name: "apps".into(), labels: Some(Arc::default()) };

@@ -256,11 +256,6 @@ struct TolerationObject {
     effect: String,
 }
 
-/// Whether a pod asks for a RuntimeClass.
-pub fn names_runtime_class(json: &str) -> bool {
-    read_object::<PodObject>(json).is_ok_and(|pod| !pod.spec.runtime_class_name.is_empty())
-}
-
 impl PodObject {
     /// The facts of a pod that has not been through admission, or of a template in the namespace of the object that holds
     /// it: a RuntimeClass has not added its tolerations yet.

@@ -36,6 +36,8 @@ pub struct Submitted<'a> {
     pub namespace: &'a str,
     pub object: &'a str,
     pub old_object: Option<&'a str>,
+    /// The API server's own plugins have seen it, as before every webhook; not so what is in a file.
+    pub admitted: bool,
 }
 
 /// Why an object is not judged.
@@ -126,14 +128,17 @@ impl Submitted<'_> {
     }
 
     fn ask(&self, object: ImageObject, old: Option<ImageObject>, updated: bool) -> Result<Inquiry, Exemption> {
+        let of_pod = |pod: PodObject| {
+            if self.admitted { pod.facts(self.namespace) } else { pod.facts_of_draft(self.namespace) }
+        };
         let old = old.map(|old| match old {
-            ImageObject::Pod(pod) => pod.facts(self.namespace),
+            ImageObject::Pod(pod) => of_pod(*pod),
             ImageObject::Template(_, templated) => templated.template.facts_of_draft(self.namespace),
         });
         let (template, name, generate_name, pod) = match object {
             ImageObject::Pod(pod) => {
                 let (name, generate_name) = (pod.metadata.name.clone(), pod.metadata.generate_name.clone());
-                (None, name, generate_name, pod.facts(self.namespace))
+                (None, name, generate_name, of_pod(*pod))
             }
             ImageObject::Template(kind, templated) => {
                 let Templated { metadata, template } = *templated;
@@ -263,7 +268,16 @@ mod tests {
     }
 
     fn submitted<'a>(operation: Operation, object: &'a str, old_object: Option<&'a str>) -> Submitted<'a> {
-        Submitted { group: "", kind: "Pod", subresource: "", operation, namespace: "default", object, old_object }
+        Submitted {
+            group: "",
+            kind: "Pod",
+            subresource: "",
+            operation,
+            namespace: "default",
+            object,
+            old_object,
+            admitted: true,
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The brakes: when so much fails at one registry, on one node or by one policy that the cause is not in the tasks.
 //!
-//! Enters: failures and successes of pulls, by registry host and by node, and Jobs that a policy denies. Leaves: a level for each, and news when it
-//! changes. In `Outage` nothing is declared permanent and nothing is deleted, and when it ends the grace clocks start anew.
+//! Enters: failures and successes of pulls, by registry host and by node, and Jobs that a policy denies. Leaves: a level for
+//! each, and news when it changes. In `Outage` nothing is declared permanent and nothing is deleted, and when it ends the grace clocks start anew.
 //!
 //! **What counts.** Distinct images, not pods: a hundred pods of one bad image are one bad image. A registry that does not
 //! answer (network, 5xx, 429, TLS) is out as long as it does not, so such a failure counts while it lasts. One that says "no"
