@@ -231,9 +231,10 @@ fn what_a_node_proves_depends_on_its_state(scene: &Scene<'_>) -> Result<()> {
     }
     // The nodes that are no kubelet's are no other policy's business here; where several hold it, one that is well suffices.
     scene.try_create(&pod("anywhere", IMAGE, "Never"))?.accepted_in_silence()?;
-    scene
-        .try_create(&pod("elsewhere", ON_B, "Never"))?
-        .refused_with(&["node node-b holds it but is not among the policy's nodes"])
+    until("node-b lists its image", 90, || {
+        let answer = scene.try_create(&pod("elsewhere", ON_B, "Never"))?;
+        answer.refused_with(&["node node-b holds it but is not among the policy's nodes"]).map(Some)
+    })
 }
 
 /// A RuntimeClass whose nodes are tainted. It goes when this is dropped.

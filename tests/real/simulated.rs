@@ -1,8 +1,10 @@
 //! Nodes without a kubelet: objects that the API server holds and the scheduler and Pullguard take for nodes.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use cluster::Cluster;
 use serde_json::{Value, json};
+
+use crate::stage::until;
 
 const LABEL: &str = "test.pullguard.dev/simulated";
 
@@ -54,8 +56,12 @@ pub fn make<'a>(cluster: &'a Cluster, set: &str, nodes: &[Value]) -> Result<Node
     let steps: [&[&str]; 3] =
         [&["create", "-f", "-"], &["replace", "--subresource=status", "-f", "-"], &["replace", "-f", "-"]];
     for step in steps {
-        let output = cluster.kubectl_stdin(step, &all)?;
-        anyhow::ensure!(output.status.success(), "{step:?}: {}", String::from_utf8_lossy(&output.stderr));
+        // The controllers write to a new node as well, and whoever is in between makes `replace` start anew.
+        until("the nodes are as they are given", 60, || {
+            let output = cluster.kubectl_stdin(step, &all)?;
+            ensure!(output.status.success(), "{step:?}: {}", String::from_utf8_lossy(&output.stderr));
+            Ok(Some(()))
+        })?;
     }
     Ok(made)
 }
