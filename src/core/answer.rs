@@ -27,13 +27,12 @@ pub const AUDIT_MARK: &str = "(audit) ";
 impl Finding {
     /// All of it: what was found, what was probably meant, what to do, and whose policy it is.
     pub fn message(&self) -> String {
-        format!("{}{}", self.explanation, self.ending())
+        format!("{} {}", self.explanation, self.ending())
     }
 
     /// What follows the explanation.
     fn ending(&self) -> String {
-        let mut text = String::new();
-        push(&mut text, &self.advice());
+        let mut text = self.advice();
         if self.reason == Reason::ImageAbsent {
             push(&mut text, LAG);
         }
@@ -49,24 +48,25 @@ impl Finding {
 
     /// What was probably meant, and what to do.
     fn advice(&self) -> String {
+        let mut text = String::new();
         let parts = [self.hint.as_deref(), self.remedy.as_deref()];
-        parts.into_iter().flatten().map(clean).collect::<Vec<_>>().join(" ")
+        parts.into_iter().flatten().for_each(|part| push(&mut text, &clean(part)));
+        text
     }
 
     fn says_the_same(&self, other: &Self) -> bool {
-        // The image is in the explanation, so most need not be written to be known to differ.
         let same = Arc::ptr_eq(&self.found, &other.found)
             || ((self.reason, &self.image, &self.remedy) == (other.reason, &other.image, &other.remedy)
-                && self.explanation == other.explanation);
+                && self.explanation.says_the_same(&other.explanation));
         same && self.hint == other.hint
     }
 }
 
 fn push(text: &mut String, part: &str) {
-    if !part.is_empty() {
+    if !text.is_empty() && !part.is_empty() {
         text.push(' ');
-        text.push_str(part);
     }
+    text.push_str(part);
 }
 
 /// How many policies a text names, and how much of each name.
@@ -80,14 +80,19 @@ const WIDE: Room = Room { policies: 5, bytes: 253 };
 const NARROW: Room = Room { policies: 1, bytes: 60 };
 
 fn by(policies: &[&Arc<str>], room: Room) -> String {
-    let named = policies.iter().take(room.policies).map(|name| cut(name.to_string(), room.bytes));
-    let named: Vec<String> = named.collect();
-    let more = match policies.len().saturating_sub(room.policies) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    let noun = if policies.len() == 1 { "policy" } else { "policies" };
-    format!("({noun} {}{more})", named.join(", "))
+    let mut text = String::from(if policies.len() == 1 { "(policy" } else { "(policies" });
+    for (index, name) in policies.iter().take(room.policies).enumerate() {
+        text.push_str(if index == 0 { " " } else { ", " });
+        let before = text.len();
+        text.push_str(name);
+        cut(&mut text, before + room.bytes);
+    }
+    let more = policies.len().saturating_sub(room.policies);
+    if more > 0 {
+        text.push_str(&format!(" and {more} more"));
+    }
+    text.push(')');
+    text
 }
 
 /// Findings of one action, those that say the same together, with the names of their policies.
@@ -112,10 +117,7 @@ pub fn denial(verdict: &Verdict) -> String {
         if text.len() > DENIAL {
             break;
         }
-        if !text.is_empty() {
-            text.push(' ');
-        }
-        text.push_str(&finding.body());
+        push(&mut text, &finding.body());
         let lags = |(finding, _): &(&Finding, Vec<&Arc<str>>)| finding.reason == Reason::ImageAbsent;
         if index == last && groups.iter().any(lags) {
             push(&mut text, LAG);
@@ -125,7 +127,8 @@ pub fn denial(verdict: &Verdict) -> String {
     if verdict.omitted > 0 {
         push(&mut text, &format!("{} more findings are left out.", verdict.omitted));
     }
-    cut(text, DENIAL)
+    cut(&mut text, DENIAL);
+    text
 }
 
 /// The warnings that the client sees, each at most 256 bytes. Of a finding that does not fit into one, what to do is a
@@ -149,13 +152,15 @@ pub fn warnings(verdict: &Verdict) -> Vec<String> {
 
 fn warning(finding: &Finding, policies: &[&Arc<str>]) -> Vec<String> {
     // Who and what come first, for the end may be cut off.
-    let head = format!("{} {}:", finding.reason, by(policies, NARROW));
-    let whole = format!("{head} {}", finding.body());
-    if whole.len() <= WARNING {
-        return vec![whole];
+    let mut text = format!("{} {}: {}", finding.reason, by(policies, NARROW), finding.explanation);
+    let advice = finding.advice();
+    if text.len() + 1 + advice.len() <= WARNING {
+        push(&mut text, &advice);
+        return vec![text];
     }
-    let mut said = vec![cut(format!("{head} {}", finding.explanation), WARNING)];
-    said.extend(wrapped(&format!("{}:", finding.reason), &finding.advice()));
+    cut(&mut text, WARNING);
+    let mut said = vec![text];
+    said.extend(wrapped(&format!("{}:", finding.reason), &advice));
     said
 }
 
@@ -169,19 +174,24 @@ fn wrapped(head: &str, text: &str) -> Vec<String> {
             Some(_) | None => lines.push(format!("{head} {word}")),
         }
     }
-    lines.into_iter().map(|line| cut(line, WARNING)).collect()
+    lines.iter_mut().for_each(|line| cut(line, WARNING));
+    lines
 }
 
 /// The warning by which the client hears that its pod was changed.
 pub fn rescue_warning(rescued: &Rescued, pod: &PodFacts, policies: &[Arc<str>]) -> String {
     let policies: Vec<&Arc<str>> = policies.iter().collect();
-    cut(format!("{} {}: {}", Reason::Rescued, by(&policies, NARROW), clean(&rescued.told(pod))), WARNING)
+    let mut text = format!("{} {}: {}", Reason::Rescued, by(&policies, NARROW), clean(&rescued.told(pod)));
+    cut(&mut text, WARNING);
+    text
 }
 
 /// The note of an Event about a rescue.
 pub fn rescue_note(rescued: &Rescued, pod: &PodFacts, policies: &[Arc<str>]) -> String {
     let policies: Vec<&Arc<str>> = policies.iter().collect();
-    cut(format!("{}. {}", clean(&rescued.told(pod)), by(&policies, WIDE)), NOTE)
+    let mut text = format!("{}. {}", clean(&rescued.told(pod)), by(&policies, WIDE));
+    cut(&mut text, NOTE);
+    text
 }
 
 /// The note of an Event about a finding that stands for so many others, at most 1 kB. What the client hears nothing of is
@@ -192,8 +202,11 @@ pub fn note(finding: &Finding, others: usize) -> String {
     if others > 0 {
         push(&mut end, &format!("({others} more)"));
     }
-    let room = NOTE.saturating_sub(mark.len() + end.len());
-    cut(format!("{mark}{}{end}", cut(finding.explanation.to_string(), room)), NOTE)
+    let mut text = format!("{mark}{}", finding.explanation);
+    cut(&mut text, NOTE.saturating_sub(1 + end.len()));
+    push(&mut text, &end);
+    cut(&mut text, NOTE);
+    text
 }
 
 #[cfg(test)]

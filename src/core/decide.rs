@@ -260,7 +260,7 @@ impl Deliberation<'_> {
             reason: Reason::TaskPermanentlyFailed,
             detail: Some(Detail::Cause(refusal.class)),
             would_be: Action::Deny,
-            explanation: message::clean(&text).into(),
+            explanation: message::clean(&text).into_owned().into(),
             remedy: Some(Cow::Owned(refusal.remedy)),
         };
         let audited = all.iter().any(|policy| policy.runtime.enforcement == RuntimeEnforcement::Audit);

@@ -1,22 +1,48 @@
 //! What was found, put into words when somebody reads it.
 //!
-//! Enters: how to write it, with all that the words rest on. Leaves: a text. It must not borrow from nodes or pods: it may be
-//! read when these have changed, and says what was found then. Under a hundred policies a review has dozens of findings,
-//! of which a few are shown, and most of those that are only audited never are.
+//! Enters: what the words rest on. Leaves: a text. It must not borrow from nodes or pods: it may be read when these have
+//! changed, and says what was found then. Under a hundred policies a review has dozens of findings, of which a few are
+//! shown, and most of those that are only audited never are.
 
 use std::fmt;
 use std::ops::Deref;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, OnceLock};
 
-type Words = LazyLock<Box<str>, Box<dyn FnOnce() -> Box<str> + Send>>;
+use super::message::{Evidence, Shown};
 
 /// Whole sentences. Several findings share one; it is written at most once.
 #[derive(Clone)]
-pub struct Explanation(Arc<Words>);
+pub struct Explanation(Arc<Sentences>);
+
+struct Sentences {
+    basis: Basis,
+    written: OnceLock<Box<str>>,
+}
+
+/// What words rest on.
+pub(in crate::core) enum Basis {
+    /// What was found on the nodes.
+    Evidence(Box<Evidence>),
+    /// An image alone.
+    Image(Arc<Shown>, fn(&Shown) -> String),
+    /// Nothing: they are there.
+    Words(Box<str>),
+}
 
 impl Explanation {
-    pub(in crate::core) fn new(write: impl FnOnce() -> String + Send + 'static) -> Self {
-        Self(Arc::new(LazyLock::new(Box::new(|| write().into_boxed_str()))))
+    /// Whether they say the same, as far as that can be known without writing them: what rests on the same evidence does.
+    pub(in crate::core) fn says_the_same(&self, other: &Self) -> bool {
+        match (&self.0.basis, &other.0.basis) {
+            _ if Arc::ptr_eq(&self.0, &other.0) => true,
+            (Basis::Evidence(mine), Basis::Evidence(theirs)) => mine == theirs,
+            _ => **self == **other,
+        }
+    }
+}
+
+impl From<Basis> for Explanation {
+    fn from(basis: Basis) -> Self {
+        Self(Arc::new(Sentences { basis, written: OnceLock::new() }))
     }
 }
 
@@ -24,13 +50,17 @@ impl Deref for Explanation {
     type Target = str;
 
     fn deref(&self) -> &str {
-        &self.0
+        match &self.0.basis {
+            Basis::Evidence(evidence) => self.0.written.get_or_init(|| evidence.explain().into()),
+            Basis::Image(shown, write) => self.0.written.get_or_init(|| write(shown).into()),
+            Basis::Words(words) => words,
+        }
     }
 }
 
 impl From<String> for Explanation {
     fn from(text: String) -> Self {
-        Self::new(|| text)
+        Basis::Words(text.into()).into()
     }
 }
 
@@ -42,8 +72,7 @@ impl From<&str> for Explanation {
 
 impl PartialEq for Explanation {
     fn eq(&self, other: &Self) -> bool {
-        // One text need not be written to be known to equal itself.
-        Arc::ptr_eq(&self.0, &other.0) || **self == **other
+        self.says_the_same(other)
     }
 }
 

@@ -3,11 +3,11 @@
 //! Enters: findings and what they rest on. Leaves: text of bounded length, without line breaks or control characters. It
 //! must not decide anything.
 
+use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
 use super::eligibility::{Exclusion, Obstacle, Route};
-use super::explanation::Explanation;
 use super::image::{ImageName, ReferenceError};
 use super::nearest::{Misses, Near, Unfit};
 use super::pod::PullPolicy;
@@ -37,6 +37,7 @@ impl fmt::Display for Quoted<'_> {
 }
 
 /// The image as written, and as it is resolved where that is not the same text.
+#[derive(PartialEq, Eq)]
 pub(in crate::core) struct Shown {
     pub written: Arc<str>,
     pub name: ImageName,
@@ -104,7 +105,7 @@ const fn because(pull_policy: PullPolicy) -> &'static str {
 }
 
 /// The node that a pod names, or is on.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub(in crate::core) enum Way {
     Placed(Option<Arc<str>>),
     Bound(Arc<str>),
@@ -120,6 +121,7 @@ impl From<Route<'_>> for Way {
 }
 
 /// What an explanation of absence or doubt rests on.
+#[derive(PartialEq, Eq)]
 pub(in crate::core) struct Evidence {
     pub image: Arc<Shown>,
     pub subject: Subject,
@@ -136,13 +138,14 @@ pub(in crate::core) struct Evidence {
 
 impl Evidence {
     /// What was found, as one sentence, or two.
-    pub fn explain(self) -> Explanation {
-        Explanation::new(move || {
-            let mut text = String::with_capacity(512);
-            // Writing to a string does not fail.
-            let _ = self.write(&mut text);
-            cleaned(text)
-        })
+    pub fn explain(&self) -> String {
+        let mut text = String::with_capacity(512);
+        // Writing to a string does not fail.
+        let _ = self.write(&mut text);
+        match cleaned(&text) {
+            None => text,
+            Some(cleaned) => cleaned,
+        }
     }
 
     fn write(&self, out: &mut String) -> fmt::Result {
@@ -384,30 +387,26 @@ pub(in crate::core) mod remedy {
 }
 
 /// One line: an operator's remedy or a node's label may hold line breaks, and warnings may not.
-pub(in crate::core) fn clean(text: &str) -> String {
-    cleaned(text.to_owned())
+pub(in crate::core) fn clean(text: &str) -> Cow<'_, str> {
+    cleaned(text).map_or(Cow::Borrowed(text), Cow::Owned)
 }
 
 const fn is_plain(byte: u8) -> bool {
     b' ' <= byte && byte < 0x7f
 }
 
-fn cleaned(text: String) -> String {
+/// `None`: it is clean as it is.
+fn cleaned(text: &str) -> Option<String> {
     // Without a way out of the loop, so that the compiler looks at many bytes at a time.
-    if text.bytes().fold(true, |plain, byte| plain & is_plain(byte)) {
-        return text;
-    }
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    let is_clean = text.bytes().fold(true, |plain, byte| plain & is_plain(byte));
+    (!is_clean).then(|| text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect())
 }
 
 /// Cuts at a character's boundary, and shows that it did.
-pub(in crate::core) fn cut(text: String, bytes: usize) -> String {
+pub(in crate::core) fn cut(text: &mut String, bytes: usize) {
     const MARK: &str = "...";
-    if text.len() <= bytes {
-        return text;
+    if text.len() > bytes {
+        text.truncate(text.floor_char_boundary(bytes.saturating_sub(MARK.len())));
+        text.push_str(MARK);
     }
-    let mut shorter = text;
-    shorter.truncate(shorter.floor_char_boundary(bytes.saturating_sub(MARK.len())));
-    shorter.push_str(MARK);
-    shorter
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::eligibility::Route;
-use super::explanation::Explanation;
+use super::explanation::{Basis, Explanation};
 use super::image::ImageReference;
 use super::inventory::bits::Bits;
 use super::inventory::{Access, Inventory};
@@ -183,7 +183,7 @@ fn work_out(sight: &Sight<'_>, ask: &Ask, nodes: &Bits, wants: &[Want<'_>], subj
         let policy_nodes = if lack.tally.considered == 0 { nodes.len() } else { 0 };
         let detail = lack.detail;
         let evidence = Evidence { image, subject, way: way.clone(), lack, proven, only_node, policy_nodes, misses };
-        let explanation = evidence.explain();
+        let explanation = Basis::Evidence(Box::new(evidence)).into();
         Some(Blame { want, detail, explanation, near: near.into_iter().map(Suggestion::new).collect() })
     });
     let blames = blames.collect();

@@ -7,7 +7,7 @@ use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::explanation::Explanation;
+use super::explanation::{Basis, Explanation};
 use super::image::{ImageName, ReferenceError};
 use super::message::{self, Shown};
 use super::pod::PullPolicy;
@@ -78,8 +78,8 @@ impl Want<'_> {
 
     pub fn text(&mut self, reason: Reason, write: fn(&Shown) -> String) -> Explanation {
         let shown = self.shown();
-        let text = self.texts.entry(reason);
-        text.or_insert_with(|| Explanation::new(move || shown.map(|shown| write(&shown)).unwrap_or_default())).clone()
+        let basis = || shown.map_or_else(|| Basis::Words("".into()), |shown| Basis::Image(shown, write));
+        self.texts.entry(reason).or_insert_with(|| basis().into()).clone()
     }
 
     pub fn invalid(&mut self, error: &ReferenceError) -> Explanation {
