@@ -1,7 +1,10 @@
 # The only door: people and CI call these, and nothing else has to be known. `make` alone explains.
 .DEFAULT_GOAL := help
-.PHONY: help cluster cluster-down image install uninstall demo test check bench fuzz clean
+.PHONY: help cluster cluster-down image install uninstall demo test check bench fuzz clean tools root
 SHELL := /bin/bash
+
+# They would replace the flags of .cargo/config.toml, and with them the static linking.
+unexport RUSTFLAGS CARGO_ENCODED_RUSTFLAGS
 
 # One profile, so that what the tests prove is what the image ships. .cargo/config.toml sets the target and the linking.
 CARGO_FLAGS := --release --locked
@@ -16,18 +19,35 @@ FUZZ_SECONDS := 60
 CLUSTER      = cargo run --quiet $(CARGO_FLAGS) --package cluster --
 KUBECTL      = $(CLUSTER) kubectl
 
+# Runs $(1). Interrupted, it ends that with all its children, and takes those clusters away that are not of `make cluster`.
+UNTIL_INTERRUPTED = set -m; $(1) & job=$$!; \
+	trap 'trap "" INT TERM HUP; kill -- -$$job; wait; echo "interrupted: removing the clusters of demo and tests"; $(CLUSTER) down --others; exit 130' INT TERM HUP; \
+	wait $$job
+
 help: ## this list
 	@echo 'Pullguard: images that cannot be pulled, refused at admission and ended at run time. make ...'
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo 'The test cluster needs root and, the first time, 8 to 15 minutes to build Kubernetes; `source target/cluster/env` to use it.'
 
-cluster: ## bring up the real two-node Kubernetes of the tests (does nothing if it is up)
+# What cargo and the linker say of a missing tool comes late, and does not say what to do.
+tools:
+	@lacks() { echo "make: $$1" >&2; exit 1; }; \
+	cargo --version >/dev/null 2>&1 || lacks 'there is no cargo on the PATH: install Rust 1.91 or newer (under sudo: sudo env "PATH=$$PATH" make ...)'; \
+	rustc --version | awk '{ split($$2, v, "."); exit !(v[1] > 1 || v[2] >= 91) }' || lacks "Rust 1.91 or newer is needed, this is $$(rustc --version): rustup update"; \
+	cc --version >/dev/null 2>&1 || lacks 'there is no C compiler: install gcc (one dependency, ring, is partly C)'; \
+	case '$(TRIPLE)' in *-linux-gnu) case "$$(cc -print-file-name=libc.a)" in /*) ;; \
+	*) lacks 'there is no static libc (libc.a): install libc6-dev (Debian) or glibc-static (Fedora)';; esac;; esac
+
+root:
+	@[ "$$(id -u)" = 0 ] || { echo 'demo: it takes root, for real kubelets run in it: sudo env "PATH=$$PATH" make demo' >&2; exit 1; }
+
+cluster: tools ## bring up the real two-node Kubernetes of the tests (does nothing if it is up)
 	@$(CLUSTER) up
 
-cluster-down: ## remove it: every process, network namespace, mount and cgroup, also after a crash
-	@$(CLUSTER) down
+cluster-down: ## remove it, and what a crashed demo or test left: processes, network namespaces, mounts, cgroups
+	@$(CLUSTER) down --all
 
-image: ## build the static binary and target/image/pullguard.tar, without Docker
+image: tools ## build the static binary and target/image/pullguard.tar, without Docker
 	@echo 'image: building the static binary'
 	@cargo build $(CARGO_FLAGS) --bin pullguard
 	@$(CLUSTER) image $(BINARY) $(IMAGE) $(IMAGE_FILE)
@@ -44,13 +64,14 @@ install: cluster image ## bring up the cluster, build the image, load it into bo
 uninstall: ## take Pullguard out of the cluster
 	@$(KUBECTL) delete --kustomize $(MANIFESTS) --ignore-not-found
 
-demo: image ## replay the incident on the real cluster, without and with Pullguard
-	@cargo run $(CARGO_FLAGS) --quiet --example demo
+demo: root image ## replay the incident on the real cluster, without and with Pullguard
+	@echo 'demo: building the demo'
+	@$(call UNTIL_INTERRUPTED,cargo run $(CARGO_FLAGS) --example demo)
 
 test: image ## every test, the ones on a real cluster included
-	cargo test $(CARGO_FLAGS) --workspace
+	$(call UNTIL_INTERRUPTED,cargo test $(CARGO_FLAGS) --workspace)
 
-check: ## the quick door: format, lints, unit tests, licences, generated manifests
+check: tools ## the quick door: format, lints, unit tests, licences, generated manifests
 	cargo fmt --all --check
 	cargo clippy $(CARGO_FLAGS) --workspace --all-targets -- --deny warnings
 	cargo test $(CARGO_FLAGS) --workspace --lib --bins

@@ -81,6 +81,9 @@ impl TestImage {
 /// The image of a program that needs nothing beside itself.
 pub fn program_image(name: &str, binary: &Path) -> Result<Vec<u8>> {
     let contents = fs::read(binary).with_context(|| format!("cannot read {}", binary.display()))?;
+    if !contents.starts_with(b"\x7fELF") {
+        bail!("{} is no Linux program: build it on Linux, or with Docker by the Dockerfile", binary.display());
+    }
     if needs_a_loader(&contents) {
         bail!("{} is not statically linked: it could not start in an image that holds nothing else", binary.display());
     }

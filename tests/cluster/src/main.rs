@@ -11,7 +11,7 @@ use cluster::{Cluster, Component, DEFAULT_NAME, Options, TestImage, program_imag
 const HELP: &str = "cluster: a real Kubernetes of two nodes on this machine
 
   cluster up [--nodes N]                     bring it up; does nothing if it is up
-  cluster down [--all]                       remove everything of it, or of every cluster of this checkout
+  cluster down [--all | --others]            remove everything of it, or of every cluster of this checkout, or of all but it
   cluster status                             what runs, and what else of it exists
   cluster import NODE NAME:TAG               put a small image of that name on a node
   cluster remove NODE NAME:TAG               take it off
@@ -54,9 +54,11 @@ fn answer(mut args: Vec<String>) -> Result<()> {
             Cluster::up(&options)?;
         }
         "down" => {
-            let all = take(&mut args, "--all");
+            let (all, others) = (take(&mut args, "--all"), take(&mut args, "--others"));
             let [] = words(args)?;
-            for name in if all { Cluster::names()? } else { vec![name] } {
+            let mut names = if all || others { Cluster::names()? } else { vec![name.clone()] };
+            names.retain(|each| all || (*each == name) != others);
+            for name in names {
                 Cluster::down(&name)?;
             }
         }
