@@ -70,11 +70,11 @@ pub struct RunArgs {
     /// What this replica does.
     #[arg(long, env = "PULLGUARD_ROLE", value_enum, value_delimiter = ',', default_value = "webhook,controller")]
     pub role: Vec<Role>,
-    /// Where the webhook listens, with TLS.
-    #[arg(long, env = "PULLGUARD_WEBHOOK_ADDRESS", default_value = "0.0.0.0:8443")]
+    /// Where the webhook listens, with TLS. `[::]` is every address, of IPv4 as well.
+    #[arg(long, env = "PULLGUARD_WEBHOOK_ADDRESS", default_value = "[::]:8443")]
     pub webhook_address: SocketAddr,
     /// Where /livez, /readyz and /metrics are, without TLS.
-    #[arg(long, env = "PULLGUARD_PROBES_ADDRESS", default_value = "0.0.0.0:8080")]
+    #[arg(long, env = "PULLGUARD_PROBES_ADDRESS", default_value = "[::]:8080")]
     pub probes_address: SocketAddr,
     #[command(flatten)]
     pub inventory: InventoryArgs,

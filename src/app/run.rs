@@ -3,11 +3,13 @@
 //! Enters: the arguments of the command line. Leaves: a running replica. Any task that ends takes the process down: a
 //! replica that does half of its work is worse than one that is started anew.
 
-use std::net::SocketAddr;
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use axum::http::HeaderValue;
 use axum::http::header::USER_AGENT;
 use futures::future::BoxFuture;
@@ -24,7 +26,7 @@ use crate::shell::certificates::CHECK;
 use crate::shell::events;
 use crate::shell::metrics::Metrics;
 use crate::shell::probes::{self, Vitals};
-use crate::shell::registration::{CertificateSource, Registration};
+use crate::shell::registration::{CertificateSource, Registered, Registration};
 use crate::shell::telling::Teller;
 use crate::shell::tls::Serving;
 use crate::shell::webhook::{self, NamespaceLookup, Webhook};
@@ -33,25 +35,49 @@ use crate::shell::{controller, door, lease, watches};
 
 type Shared = Arc<World<Recreation>>;
 
-/// Connections are drained for so long; the API server's own time-out is shorter.
+/// Whoever sends reviews hears late that this replica ends: for so long they are still taken.
+const LINGER: Duration = Duration::from_secs(5);
+/// Connections are drained for so long after that; the API server's own time-out is shorter.
 const DRAIN: Duration = Duration::from_secs(10);
-/// After a failed round the certificates are looked at again soon.
+/// After a failed round the certificates are looked at again soon, and while there is no webhook to keep.
 const RETRY: Duration = Duration::from_secs(2);
+/// A round is some calls and a wait of ten seconds: one that takes longer hangs.
+const ROUND: Duration = Duration::from_secs(60);
+/// An API server that says nothing for so long is not there: a watch hears from it each minute, and ends after five.
+const SILENCE: Duration = Duration::from_secs(300);
 const LEASE: &str = "pullguard";
 
 /// # Errors
 /// What stopped the replica, other than being told to.
 pub async fn run(args: RunArgs) -> Result<()> {
-    let client = connect().await?;
+    let mut signal = pin!(signalled());
     let world: Shared = Arc::new(World::new(args.inventory.settings()));
     let metrics = Arc::new(Metrics::default());
     metrics.prime();
-    let (events, writer) = events::channel(Arc::clone(&metrics));
     let serving = Arc::new(Serving::default());
     let webhook_on = args.role.contains(&Role::Webhook);
-    let (stop, stopping) = watch::channel(false);
-
     let mut tasks: JoinSet<Result<&'static str>> = JoinSet::new();
+    // Whoever waits for the API server is alive.
+    let vitals = Pulse {
+        world: Arc::clone(&world),
+        serving: webhook_on.then(|| Arc::clone(&serving)),
+        metrics: Arc::clone(&metrics),
+    };
+    let probes = bind(args.probes_address).with_context(|| format!("probes on {}", args.probes_address))?;
+    tasks.spawn(async {
+        door::serve_plain(probes, probes::router(Arc::new(vitals))).await.context("probes")?;
+        Ok("server of probes")
+    });
+    let client = tokio::select! {
+        client = connect() => client?,
+        signal = &mut signal => {
+            tracing::info!(signal, "stopping before the API server was reached");
+            return Ok(());
+        }
+    };
+
+    let (events, writer) = events::channel(Arc::clone(&metrics));
+    let (stop, stopping) = watch::channel(false);
     tasks.spawn(ended("watch of nodes", watches::nodes(client.clone(), Arc::clone(&world), Arc::clone(&metrics))));
     tasks
         .spawn(ended("watch of policies", watches::policies(client.clone(), Arc::clone(&world), Arc::clone(&metrics))));
@@ -61,13 +87,6 @@ pub async fn run(args: RunArgs) -> Result<()> {
     ));
     tasks.spawn(ended("watch of records", watches::records(client.clone(), Arc::clone(&world), Arc::clone(&metrics))));
     tasks.spawn(ended("writer of Events", writer.run(client.clone(), args.pod_name.clone())));
-
-    let vitals = Pulse {
-        world: Arc::clone(&world),
-        serving: webhook_on.then(|| Arc::clone(&serving)),
-        metrics: Arc::clone(&metrics),
-    };
-    tasks.spawn(serve_probes(args.probes_address, Arc::new(vitals)));
 
     let drain = axum_server::Handle::new();
     if webhook_on {
@@ -88,11 +107,11 @@ pub async fn run(args: RunArgs) -> Result<()> {
             sink: Box::new(Teller { world: Arc::clone(&world), events: events.clone(), metrics: Arc::clone(&metrics) }),
         };
         let address = args.webhook_address;
-        let listener = std::net::TcpListener::bind(address).with_context(|| format!("webhook on {address}"))?;
+        let listener = bind(address).with_context(|| format!("webhook on {address}"))?;
         let served = door::serve(listener, serving, webhook::router(Arc::new(state)), drain.clone());
         tasks.spawn(async move {
             served.await.with_context(|| format!("webhook on {address}"))?;
-            Ok("webhook server")
+            Ok(WEBHOOK)
         });
     }
     if args.role.contains(&Role::Controller) {
@@ -103,7 +122,7 @@ pub async fn run(args: RunArgs) -> Result<()> {
             name: LEASE.to_owned(),
             identity: args.pod_name.clone(),
         };
-        tasks.spawn(ended("election", election.run(leading, stopping.clone())));
+        tasks.spawn(ended(ELECTION, election.run(leading, stopping.clone())));
         let controller = controller::Controller {
             client: client.clone(),
             world: Arc::clone(&world),
@@ -116,32 +135,62 @@ pub async fn run(args: RunArgs) -> Result<()> {
     drop(events);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), roles = ?args.role, "started");
 
-    let result = tokio::select! {
-        signal = signalled() => {
+    let (result, linger) = tokio::select! {
+        signal = &mut signal => {
             tracing::info!(signal, "stopping");
-            Ok(())
+            // A person who presses Ctrl-C sends no reviews.
+            (Ok(()), if signal == SIGTERM { LINGER } else { Duration::ZERO })
         }
-        ended = tasks.join_next() => match ended {
-            Some(Ok(Ok(what))) => Err(anyhow::anyhow!("the {what} has ended, which it never should")),
-            Some(Ok(Err(error))) => Err(error),
-            Some(Err(panic)) => Err(anyhow::anyhow!("a task has panicked: {panic}")),
-            None => Ok(()),
-        },
+        ended = tasks.join_next() => {
+            let result = match ended {
+                Some(Ok(Ok(what))) => Err(anyhow::anyhow!("the {what} has ended, which it never should")),
+                Some(Ok(Err(error))) => Err(error),
+                Some(Err(panic)) => Err(anyhow::anyhow!("a task has panicked: {panic}")),
+                None => Ok(()),
+            };
+            (result, Duration::ZERO)
+        }
     };
-    // Whoever is being answered gets the answer, and the lease is given up, before the sockets close.
+    // The lease is given up, and whoever asks meanwhile is answered, before the sockets close. The other tasks never end.
     stop.send_replace(true);
-    drain.graceful_shutdown(Some(DRAIN));
-    let finish = async { while tasks.join_next().await.is_some_and(|task| !is_last(&task)) {} };
-    if tokio::time::timeout(DRAIN, finish).await.is_err() {
+    let mut last = args.role.clone();
+    let finish = async {
+        if webhook_on {
+            tokio::time::sleep(linger).await;
+            drain.graceful_shutdown(Some(DRAIN));
+        }
+        while !last.is_empty()
+            && let Some(task) = tasks.join_next().await
+        {
+            match task {
+                Ok(Ok(WEBHOOK)) => last.retain(|role| *role != Role::Webhook),
+                Ok(Ok(ELECTION)) => last.retain(|role| *role != Role::Controller),
+                Ok(_) | Err(_) => {}
+            }
+        }
+    };
+    if tokio::time::timeout(linger + DRAIN, finish).await.is_err() {
         tracing::debug!("some tasks had to be cut off");
     }
     tasks.shutdown().await;
     result
 }
 
-/// The webhook's server is the last that may take its time; the watches never end by themselves.
-fn is_last(task: &Result<Result<&'static str>, tokio::task::JoinError>) -> bool {
-    matches!(task, Ok(Ok("webhook server")))
+/// The tasks that end when they are told to.
+const WEBHOOK: &str = "webhook server";
+const ELECTION: &str = "election";
+
+/// Listens; on all addresses of both families, or of IPv4 where the kernel has no IPv6.
+fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    match TcpListener::bind(address) {
+        Err(error)
+            if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED)
+                && !matches!(error.kind(), ErrorKind::AddrInUse | ErrorKind::PermissionDenied) =>
+        {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port()))
+        }
+        bound => bound,
+    }
 }
 
 async fn ended(what: &'static str, task: impl Future<Output = ()> + Send) -> Result<&'static str> {
@@ -154,6 +203,8 @@ async fn connect() -> Result<Client> {
     let mut config =
         kube::Config::infer().await.context("no kubeconfig and no service account: where is the API server?")?;
     choose_proxy(&mut config);
+    config.read_timeout = Some(SILENCE);
+    config.reset_reader_on_write = true;
     // An effect is fenced to what was read: whoever tries again must read again, and that is the plan's to say.
     config.default_retry = false;
     // Who asks is seen in the API server's audit log, and in its metrics of priority and fairness.
@@ -186,10 +237,17 @@ async fn register(registration: Registration, world: Shared) {
     let mut changes = world.changes();
     loop {
         let wanted = world.rescue_wanted();
-        let wait = match registration.round(wanted).await {
-            Ok(()) => CHECK,
-            Err(error) => {
+        let wait = match tokio::time::timeout(ROUND, registration.round(wanted)).await {
+            Ok(Ok(Registered::Yes)) => CHECK,
+            Ok(Ok(Registered::NotYet)) => RETRY,
+            Ok(Err(error)) => {
                 tracing::warn!(%error, "certificates and webhook configurations cannot be kept");
+                RETRY
+            }
+            Err(_) => {
+                tracing::warn!(
+                    "certificates and webhook configurations cannot be kept: the API server does not answer"
+                );
                 RETRY
             }
         };
@@ -208,11 +266,7 @@ async fn register(registration: Registration, world: Shared) {
     }
 }
 
-async fn serve_probes(address: SocketAddr, vitals: Arc<dyn Vitals>) -> Result<&'static str> {
-    let listener = tokio::net::TcpListener::bind(address).await.with_context(|| format!("probes on {address}"))?;
-    axum::serve(listener, probes::router(vitals)).await.context("probes")?;
-    bail!("the server of probes has ended")
-}
+const SIGTERM: &str = "SIGTERM";
 
 async fn signalled() -> &'static str {
     use tokio::signal::unix::{SignalKind, signal};
@@ -224,7 +278,7 @@ async fn signalled() -> &'static str {
         Err(_) => std::future::pending().await,
     };
     tokio::select! {
-        () = wait(SignalKind::terminate()) => "SIGTERM",
+        () = wait(SignalKind::terminate()) => SIGTERM,
         () = wait(SignalKind::interrupt()) => "SIGINT",
     }
 }

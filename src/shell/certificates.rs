@@ -132,10 +132,8 @@ const MOST_FORMER: usize = 4;
 /// replicas one after the other, and until then each is asked by an API server that must trust both.
 pub fn with_former(bundle: &str, former: &[u8], now: Timestamp) -> String {
     let former = String::from_utf8_lossy(former);
-    let pieces = former.split_inclusive(END).filter_map(|piece| piece.get(piece.find(BEGIN)?..));
-    let holds = |piece: &&str| Validity::of(piece).is_some_and(|validity| validity.until > now);
     let mut all = bundle.to_owned();
-    for piece in pieces.filter(holds).filter(|piece| !bundle.contains(piece)).take(MOST_FORMER) {
+    for piece in valid(&former, now).filter(|piece| !bundle.contains(piece)).take(MOST_FORMER) {
         if !all.contains(piece) {
             if !all.ends_with('\n') {
                 all.push('\n');
@@ -145,6 +143,17 @@ pub fn with_former(bundle: &str, former: &[u8], now: Timestamp) -> String {
         }
     }
     all
+}
+
+/// The first certificate of a bundle that has not ended.
+pub fn first_valid(bundle: &[u8], now: Timestamp) -> Option<String> {
+    valid(&String::from_utf8_lossy(bundle), now).next().map(|piece| format!("{piece}\n"))
+}
+
+/// The certificates of a bundle that have not ended.
+fn valid(bundle: &str, now: Timestamp) -> impl Iterator<Item = &str> {
+    let pieces = bundle.split_inclusive(END).filter_map(|piece| piece.get(piece.find(BEGIN)?..));
+    pieces.filter(move |piece| Validity::of(piece).is_some_and(|validity| validity.until > now))
 }
 
 impl Keyring {

@@ -10,7 +10,7 @@ mod places;
 #[cfg(test)]
 mod tests;
 
-use std::future::poll_fn;
+use std::future::{Ready, poll_fn, ready};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::pin::Pin;
@@ -48,6 +48,10 @@ const HELLO_TIME: Duration = Duration::from_secs(5);
 /// An idle connection is closed after that. The API server closes its own after 90 s: were we the first, a review on its
 /// way would meet a closed door.
 const IDLE_TIME: Duration = Duration::from_secs(120);
+/// Kubelets and Prometheus are few.
+const SIDE_SEATS: usize = 32;
+/// An idle connection at the side door is closed after that.
+const SIDE_IDLE_TIME: Duration = Duration::from_secs(30);
 /// Of one connection, what was read and not yet taken by the body's reader; also the longest head of a request.
 const BUFFER: usize = 32 << 10;
 
@@ -76,6 +80,35 @@ pub async fn serve(
         .handle(handle);
     server.http_builder().http1().header_read_timeout(IDLE_TIME).max_buf_size(BUFFER);
     server.serve(router.into_make_service()).await
+}
+
+/// Serves the probes and the metrics, without TLS: to few at a time, and whoever comes is let in at the cost of whoever is
+/// longest there. Files and memory are for reviews.
+///
+/// # Errors
+/// The listener cannot be used.
+pub async fn serve_plain(listener: TcpListener, router: Router) -> io::Result<()> {
+    let mut server = axum_server::from_tcp(listener)?
+        .acceptor(SideDoor(Places::new(SIDE_SEATS)))
+        .http1_only()
+        .first_request_timeout(HELLO_TIME)
+        .accept_error_handler(|peer, error| tracing::debug!(?peer, %error, "connection not accepted"));
+    server.http_builder().http1().header_read_timeout(SIDE_IDLE_TIME).max_buf_size(BUFFER);
+    server.serve(router.into_make_service()).await
+}
+
+#[derive(Clone, Debug)]
+struct SideDoor(Places);
+
+impl<S: Send + 'static> Accept<TcpStream, S> for SideDoor {
+    type Stream = Seated;
+    type Service = S;
+    type Future = Ready<io::Result<(Seated, S)>>;
+
+    fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
+        let Self(places) = self;
+        ready(Ok((Seated { stream, place: places.crowd_in() }, service)))
+    }
 }
 
 #[derive(Clone, Debug)]

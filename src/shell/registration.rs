@@ -17,7 +17,7 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
-use super::certificates::{CertificateError, Keyring, Renewal, SECRET, with_former};
+use super::certificates::{CertificateError, Keyring, Renewal, SECRET, first_valid, with_former};
 use super::tls::{Serving, TlsError};
 
 /// The name of both webhook configurations.
@@ -44,15 +44,33 @@ pub enum RegistrationError {
 /// Until every API server has seen a new `caBundle`: they watch it, so mostly it takes milliseconds.
 const SETTLE: Duration = Duration::from_secs(10);
 
+/// Whether there is a webhook configuration to keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Registered {
+    Yes,
+    NotYet,
+}
+
 /// What became of the `caBundle`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Trust {
+    /// There is no configuration that could hold one.
+    Nowhere,
     /// It was as it should be.
     Kept,
     /// There was none: nobody could be asked before.
     First,
     /// Others were trusted before.
     Changed,
+}
+
+impl From<Trust> for Registered {
+    fn from(trust: Trust) -> Self {
+        match trust {
+            Trust::Nowhere => Self::NotYet,
+            Trust::Kept | Trust::First | Trust::Changed => Self::Yes,
+        }
+    }
 }
 
 /// Whether a certificate has to wait before it is served, so that whoever asks trusts it by then.
@@ -63,7 +81,7 @@ const fn must_settle(trust: Trust, another: bool) -> bool {
         Trust::Changed => true,
         // Another replica may have written it a moment ago.
         Trust::Kept => another,
-        Trust::First => false,
+        Trust::First | Trust::Nowhere => false,
     }
 }
 
@@ -146,7 +164,7 @@ impl Registration {
     ///
     /// # Errors
     /// What could not be done; the next round tries again.
-    pub async fn round(&self, rescue_wanted: Option<bool>) -> Result<(), RegistrationError> {
+    pub async fn round(&self, rescue_wanted: Option<bool>) -> Result<Registered, RegistrationError> {
         let now = Timestamp::now();
         let keyring = self.keyring(now).await?;
         let trust = self.trust(&keyring, rescue_wanted, now).await;
@@ -159,12 +177,12 @@ impl Registration {
                 }
                 Ok(_) => {}
                 // What is served is trusted still. A replica that serves nothing yet can only hope.
-                Err(_) if another => return trust.map(drop),
+                Err(_) if another => return trust.map(Registered::from),
                 Err(_) => {}
             }
         }
         self.serving.set(&keyring.certificate, &keyring.key)?;
-        trust.map(drop)
+        trust.map(Registered::from)
     }
 
     /// A new CA and a new certificate in the Secret, the old CA beside them. The replicas follow by their own rounds.
@@ -192,7 +210,7 @@ impl Registration {
         // A second round settles a race of two replicas: the one that lost reads what the other has written.
         for _ in 0..TRIES {
             let found = secrets.get_opt(SECRET).await?;
-            let keyring = contents(found.as_ref());
+            let mut keyring = contents(found.as_ref());
             if self.source == CertificateSource::External {
                 let complete = !keyring.certificate.is_empty() && !keyring.key.is_empty();
                 return if complete { Ok(keyring) } else { Err(RegistrationError::NoCertificate) };
@@ -200,6 +218,10 @@ impl Registration {
             let renewal = keyring.renewal(now);
             if renewal == Renewal::Keep {
                 return Ok(keyring);
+            }
+            // Somebody has deleted the Secret: what it held is served still, and the next CA comes beside the old one.
+            if keyring.ca.is_empty() {
+                keyring.ca = self.trusted(now).await?.unwrap_or_default();
             }
             let renewed = keyring.renewed(renewal, &self.namespace, now)?;
             tracing::info!(renewal = ?renewal, "certificate renewed");
@@ -210,6 +232,14 @@ impl Registration {
         Err(RegistrationError::Raced)
     }
 
+    /// The CA that API servers trust by the webhook configuration.
+    async fn trusted(&self, now: Timestamp) -> Result<Option<String>, RegistrationError> {
+        let configurations: Api<ValidatingWebhookConfiguration> = Api::all(self.client.clone());
+        let Some(found) = configurations.get_opt(CONFIGURATION).await? else { return Ok(None) };
+        let bundle = found.webhooks.iter().flatten().find_map(|webhook| webhook.client_config.ca_bundle.as_ref());
+        Ok(bundle.and_then(|bundle| first_valid(&bundle.0, now)))
+    }
+
     async fn trust(
         &self,
         keyring: &Keyring,
@@ -217,7 +247,7 @@ impl Registration {
         now: Timestamp,
     ) -> Result<Trust, RegistrationError> {
         let configurations: Api<ValidatingWebhookConfiguration> = Api::all(self.client.clone());
-        let Some(found) = configurations.get_opt(CONFIGURATION).await? else { return Ok(Trust::Kept) };
+        let Some(found) = configurations.get_opt(CONFIGURATION).await? else { return Ok(Trust::Nowhere) };
         let present = |webhook: &ValidatingWebhook| webhook.client_config.ca_bundle.clone().unwrap_or_default();
         let webhooks = || found.webhooks.iter().flatten();
         let bundle = match self.source {

@@ -41,7 +41,7 @@ pub(super) fn probes(namespace: &str) -> Vec<Probe> {
     let pod = json!({
         "automountServiceAccountToken": false,
         "restartPolicy": "Never",
-        "securityContext": {"runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
+        "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
         "containers": [{
             "name": "probe",
             "image": "pullguard.dev/doctor/probe:never",
