@@ -172,6 +172,73 @@ struct Container {
     image: String,
     image_pull_policy: Option<String>,
     restart_policy: Option<String>,
+    #[serde(deserialize_with = "nullable")]
+    resources: Resources,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Resources {
+    #[serde(deserialize_with = "nullable")]
+    requests: Amounts,
+    /// Also what is requested, where no request is written.
+    #[serde(deserialize_with = "nullable")]
+    limits: Amounts,
+}
+
+/// Amounts of resources, as far as they matter.
+#[derive(Clone, Copy, Debug, Default)]
+struct Amounts {
+    /// One is of a device (`nvidia.com/gpu`).
+    extended: bool,
+}
+
+impl<'de> Deserialize<'de> for Amounts {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        input.deserialize_map(AmountsVisitor)
+    }
+}
+
+struct AmountsVisitor;
+
+impl<'de> Visitor<'de> for AmountsVisitor {
+    type Value = Amounts;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("amounts of resources")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Amounts, M::Error> {
+        let mut amounts = Amounts::default();
+        while let Some(IsExtended(extended)) = map.next_key()? {
+            map.next_value::<IgnoredAny>()?;
+            amounts.extended |= extended;
+        }
+        Ok(amounts)
+    }
+}
+
+/// The name of a resource: of a domain that is not Kubernetes' own.
+struct IsExtended(bool);
+
+impl<'de> Deserialize<'de> for IsExtended {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        input.deserialize_str(IsExtendedVisitor)
+    }
+}
+
+struct IsExtendedVisitor;
+
+impl Visitor<'_> for IsExtendedVisitor {
+    type Value = IsExtended;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the name of a resource")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<IsExtended, E> {
+        Ok(IsExtended(name.contains('/') && !name.contains("kubernetes.io/")))
+    }
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -258,11 +325,14 @@ struct TolerationObject {
 
 impl PodObject {
     /// The facts of a pod that has not been through admission, or of a template in the namespace of the object that holds
-    /// it: a RuntimeClass has not added its tolerations yet.
+    /// it: a RuntimeClass has not added its tolerations yet, nor has the ExtendedResourceToleration of a cluster that has it.
     pub fn facts_of_draft(self, namespace: &str) -> PodFacts {
         let has_class = !self.spec.runtime_class_name.is_empty();
+        let mut containers = self.spec.init_containers.iter().chain(&self.spec.containers);
+        let asks =
+            containers.any(|Container { resources, .. }| resources.requests.extended || resources.limits.extended);
         let mut facts = self.facts(namespace);
-        facts.placement.tolerations_to_come |= has_class;
+        facts.placement.tolerations_to_come |= has_class || asks;
         facts
     }
 
@@ -456,6 +526,18 @@ mod tests {
         // What a RuntimeClass adds is in a pod before any webhook sees it.
         assert_eq!(of(serde_json::json!({"runtimeClassName": "kata"})), [false, true]);
         assert_eq!(of(serde_json::json!({"schedulingGates": [{"name": "kueue.x-k8s.io/admission"}]})), [true, true]);
+        for (resources, to_come) in [
+            (serde_json::json!({"limits": {"cpu": 1, "nvidia.com/gpu": 1}}), true),
+            (serde_json::json!({"requests": {"example.com/fpga": "2"}, "limits": null}), true),
+            (
+                serde_json::json!({"requests": {"cpu": "1", "hugepages-2Mi": "2Mi", "kubernetes.io/batch-cpu": 1}}),
+                false,
+            ),
+            (serde_json::Value::Null, false),
+        ] {
+            let container = serde_json::json!({"name": "m", "image": "m:1", "resources": resources});
+            assert_eq!(of(serde_json::json!({"containers": [container]})), [false, to_come], "{container}");
+        }
     }
 
     #[test]

@@ -133,7 +133,7 @@ impl Submitted<'_> {
         };
         let old = old.map(|old| match old {
             ImageObject::Pod(pod) => of_pod(*pod),
-            ImageObject::Template(_, templated) => templated.template.facts_of_draft(self.namespace),
+            ImageObject::Template(_, templated) => templated.facts(self.namespace),
         });
         let (template, name, generate_name, pod) = match object {
             ImageObject::Pod(pod) => {
@@ -141,10 +141,10 @@ impl Submitted<'_> {
                 (None, name, generate_name, of_pod(*pod))
             }
             ImageObject::Template(kind, templated) => {
-                let Templated { metadata, template } = *templated;
+                let (name, generate_name) = (templated.metadata.name.clone(), templated.metadata.generate_name.clone());
                 // A template has no owner of its own kind of trouble: its pods will have one.
-                let pod = PodFacts { owner: None, ..template.facts_of_draft(self.namespace) };
-                (Some(kind), metadata.name, metadata.generate_name, pod)
+                let pod = PodFacts { owner: None, ..templated.facts(self.namespace) };
+                (Some(kind), name, generate_name, pod)
             }
         };
         let judged = judged(old.as_ref(), &pod).ok_or(Exemption::ImagesUnchanged)?;

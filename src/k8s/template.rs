@@ -6,6 +6,7 @@
 use serde::{Deserialize, Deserializer};
 
 use super::pod::{Meta, PodObject, nullable, read_object};
+use crate::core::pod::PodFacts;
 
 /// A kind whose template is judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -58,7 +59,9 @@ impl TemplateKind {
 #[derive(Clone, Debug)]
 pub struct Templated {
     pub metadata: Meta,
-    pub template: PodObject,
+    template: PodObject,
+    /// A Job that is not to start yet: whoever queues it (Kueue) says where its pods may go before it does.
+    suspended: bool,
 }
 
 #[derive(Default, Deserialize)]
@@ -75,6 +78,9 @@ struct WithTemplate {
 struct TemplateSpec {
     #[serde(deserialize_with = "nullable")]
     template: PodObject,
+    /// Of a CronJob: that it makes no Jobs.
+    #[serde(deserialize_with = "nullable")]
+    suspend: bool,
     #[serde(deserialize_with = "nullable")]
     job_template: JobTemplate,
 }
@@ -91,6 +97,8 @@ struct JobTemplate {
 struct JobSpec {
     #[serde(deserialize_with = "nullable")]
     template: PodObject,
+    #[serde(deserialize_with = "nullable")]
+    suspend: bool,
 }
 
 impl Templated {
@@ -109,14 +117,47 @@ impl Templated {
     }
 
     fn of(kind: TemplateKind, WithTemplate { metadata, spec }: WithTemplate) -> Self {
-        let template = match kind {
-            TemplateKind::CronJob => spec.job_template.spec.template,
+        let of_job = spec.job_template.spec;
+        let (template, suspended) = match kind {
+            TemplateKind::CronJob => (of_job.template, of_job.suspend),
+            TemplateKind::Job => (spec.template, spec.suspend),
             TemplateKind::Deployment
             | TemplateKind::ReplicaSet
             | TemplateKind::StatefulSet
-            | TemplateKind::DaemonSet
-            | TemplateKind::Job => spec.template,
+            | TemplateKind::DaemonSet => (spec.template, false),
         };
-        Self { metadata, template }
+        Self { metadata, template, suspended }
+    }
+
+    /// The facts of the pods that it would make.
+    pub fn facts(self, namespace: &str) -> PodFacts {
+        let mut facts = self.template.facts_of_draft(namespace);
+        facts.placement.tolerations_to_come |= self.suspended;
+        facts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn of_a_suspended_job_tolerations_are_to_come() {
+        let template = json!({"spec": {"containers": [{"name": "m", "image": "m:1"}]}});
+        let to_come = |kind: TemplateKind, spec: serde_json::Value| {
+            let json = json!({"metadata": {"name": "x"}, "spec": spec}).to_string();
+            Templated::parse(kind, &json).expect("a template").facts("default").placement.tolerations_to_come
+        };
+        for suspend in [json!(null), json!(false), json!(true)] {
+            let is_held = suspend == json!(true);
+            assert_eq!(to_come(TemplateKind::Job, json!({"suspend": suspend, "template": template})), is_held);
+            let job = json!({"spec": {"suspend": suspend, "template": template}});
+            assert_eq!(to_come(TemplateKind::CronJob, json!({"jobTemplate": job})), is_held);
+        }
+        // A CronJob that makes no Jobs says nothing of those that it will make.
+        let job = json!({"spec": {"template": template}});
+        assert!(!to_come(TemplateKind::CronJob, json!({"suspend": true, "jobTemplate": job})));
     }
 }

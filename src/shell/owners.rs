@@ -211,7 +211,7 @@ fn rule<R: Refusals + Default>(
     now: Timestamp,
 ) -> Option<TemplateRuling> {
     let json = serde_json::to_string(job).ok()?;
-    let mut pod = Templated::parse(TemplateKind::Job, &json).ok()?.template.facts_of_draft(namespace);
+    let mut pod = Templated::parse(TemplateKind::Job, &json).ok()?.facts(namespace);
     pod.owner = Some(asked.clone());
     let namespace = world.namespace(namespace);
     let question = Question { subject: Subject::Pod, pod: &pod, namespace: &namespace, judged: &Judged::Every };
