@@ -94,6 +94,18 @@ impl Inventory {
         Heard::Absent
     }
 
+    /// A container of the image has started on the node, for a pod with this access: what the kubelet said before is over.
+    pub fn container_started(&mut self, node: &str, image: &ImageReference, access: &Access, started: Timestamp) {
+        if let Some(slot) = self.slot(node) {
+            self.words.started(slot, image.lookup(), access, started);
+        }
+    }
+
+    /// Whether no kubelet has denied anything of late.
+    pub fn nothing_denied(&self) -> bool {
+        self.words.is_empty()
+    }
+
     /// When the node's kubelet last denied an image to a pod with this access, if that still holds.
     pub fn heard(&self, node: &str, image: &ImageReference, access: &Access, now: Timestamp) -> Option<Timestamp> {
         self.words.heard(self.slot(node)?, image.lookup(), access, now)

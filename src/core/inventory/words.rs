@@ -4,8 +4,8 @@
 //! list may be cut off, late or frozen; the kubelet that refused a pod has looked.
 //!
 //! A word holds for pods with the same pull secrets only: from Kubernetes 1.35 the kubelet says the same of an image that
-//! is there but was pulled with credentials that the pod lacks. It ends when the node lists the image anew, or after
-//! [`WORD_HOLDS`].
+//! is there but was pulled with credentials that the pod lacks. It ends when the node lists the image anew, when a container
+//! of it starts there for a pod like that one, or after [`WORD_HOLDS`].
 
 use std::collections::BTreeMap;
 
@@ -99,9 +99,18 @@ impl Words {
 
     /// The node lists the image now.
     pub fn listed(&mut self, slot: u32, lookup: &str) {
+        self.unsay(lookup, |(at_slot, _), _| *at_slot == slot);
+    }
+
+    /// A container of the image has started on the node, for a pod with this access.
+    pub fn started(&mut self, slot: u32, lookup: &str, access: &Access, started: Timestamp) {
+        self.unsay(lookup, |(at_slot, of), at| *at_slot == slot && of == access && at <= started);
+    }
+
+    fn unsay(&mut self, lookup: &str, is_over: impl Fn(&(u32, Access), Timestamp) -> bool) {
         let Some(of_image) = self.images.get_mut(lookup) else { return };
         let before = of_image.said.len();
-        of_image.said.retain(|(at_slot, _), _| *at_slot != slot);
+        of_image.said.retain(|of, at| !is_over(of, *at));
         self.count -= before - of_image.said.len();
         if of_image.said.is_empty() {
             self.images.remove(lookup);
@@ -167,6 +176,23 @@ mod tests {
         let now = Timestamp::from_second(200).expect("a time");
         assert_eq!(words.denying("docker.io/library/a:1", &Access::default(), now).max(), Some(19_999));
         assert_eq!(words.count, words.all(now).count());
+    }
+
+    #[test]
+    fn a_start_unsays_what_was_said_before_it_to_pods_like_that_one() {
+        let at = |second| Timestamp::from_second(second).expect("a time");
+        let (lookup, with) = ("docker.io/library/a:1", Access::new("apps", &["secret".into()]));
+        let mut words = Words::default();
+        for (slot, access) in [(1, Access::default()), (1, with.clone()), (2, Access::default())] {
+            words.say(slot, &image("a:1"), access, at(10));
+        }
+        words.started(1, lookup, &Access::default(), at(9));
+        assert_eq!(words.count, 3, "it was said after that");
+        words.started(1, lookup, &Access::default(), at(10));
+        assert!(words.heard(1, lookup, &Access::default(), at(11)).is_none());
+        assert!(words.heard(1, lookup, &with, at(11)).is_some(), "others may still be refused");
+        assert!(words.heard(2, lookup, &Access::default(), at(11)).is_some(), "another node");
+        assert_eq!(words.count, 2);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use super::{Heed, Roll, follow};
 use crate::core::cause::{Diagnosis, FailureClass, Words, classify};
 use crate::core::image::ImageName;
-use crate::core::inventory::Access;
+use crate::core::inventory::{Access, Inventory};
 use crate::core::refusal::Refusals;
 use crate::core::runtime::sight::{ContainerState, PodSight, RecordSight};
 use crate::k8s::crd::PullFailure;
@@ -138,6 +138,7 @@ impl<R: Refusals + Default + Send + Sync + 'static> Pods<R> {
     /// `ErrImageNeverPull`: the kubelet has looked, and looks again every few seconds while the status stands.
     fn hear(&self, pod: &PodSight) {
         let Some(node) = &pod.node else { return };
+        self.hear_starts(pod, node);
         for container in &pod.containers {
             let ContainerState::Waiting { reason, message } = &container.state else { continue };
             if reason != NEVER_PULL_REASON {
@@ -153,6 +154,24 @@ impl<R: Refusals + Default + Send + Sync + 'static> Pods<R> {
                 .world
                 .change_inventory(|inventory| inventory.kubelet_denies(node, &image, Access::of(&pod.facts), now));
             tracing::debug!(node, image = %image, ?heard, "kubelet denies image");
+        }
+    }
+
+    /// A container that has started has its image, whatever its kubelet said before.
+    fn hear_starts(&self, pod: &PodSight, node: &str) {
+        // Nearly always nothing was said, and pods change all the time.
+        if self.world.read_inventory(Inventory::nothing_denied) {
+            return;
+        }
+        let access = Access::of(&pod.facts);
+        for container in &pod.containers {
+            let image = pod.spec_of(container).and_then(|spec| spec.parsed.as_ref().ok()?.reference());
+            let (Some(image), Some(started)) = (image, container.last_started) else { continue };
+            let now = self.world.now();
+            if self.world.read_inventory(|inventory| inventory.heard(node, image, &access, now).is_some()) {
+                self.world.change_inventory(|inventory| inventory.container_started(node, image, &access, started));
+                tracing::debug!(node, image = %image, "a container of a denied image has started");
+            }
         }
     }
 
@@ -239,5 +258,39 @@ impl Heed<PullFailure> for Records {
                 self.gone(key).await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::core::fixtures;
+    use crate::core::runtime::recreation::Recreation;
+
+    fn pod(name: &str, state: &serde_json::Value) -> WatchedPod {
+        serde_json::from_value(json!({
+            "metadata": {"name": name, "namespace": "apps", "uid": name},
+            "spec": {"nodeName": "a", "containers": [{"name": "main", "image": "tool:1", "imagePullPolicy": "Never"}]},
+            "status": {"phase": "Pending", "containerStatuses": [{"name": "main", "state": state}]},
+        }))
+        .expect("a pod")
+    }
+
+    #[tokio::test]
+    async fn what_a_kubelet_denied_is_there_once_a_container_of_it_has_started() {
+        let world = Arc::new(World::<Recreation>::new(crate::core::inventory::InventorySettings::default()));
+        world.change_inventory(|inventory| drop(inventory.apply(fixtures::node("a"), fixtures::now())));
+        let mut pods = Pods { world: Arc::clone(&world), inputs: None, troubled: Roll::default() };
+        let denied = || !world.read_inventory(Inventory::nothing_denied);
+        let words = "Container image \"tool:1\" is not present with pull policy of Never";
+        pods.seen(pod("first", &json!({"waiting": {"reason": NEVER_PULL_REASON, "message": words}}))).await;
+        assert!(denied());
+        let started = |at: &str| json!({"running": {"startedAt": at}});
+        pods.seen(pod("older", &started("2020-01-01T00:00:00Z"))).await;
+        assert!(denied(), "it had the image before it was removed");
+        pods.seen(pod("first", &started("2100-01-01T00:00:00Z"))).await;
+        assert!(!denied());
     }
 }
