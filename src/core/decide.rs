@@ -8,7 +8,7 @@
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -53,7 +53,7 @@ pub fn decide(
         said,
         outcomes: Outcomes::new(question, policies, inventory, now),
     };
-    let mut opinions: Vec<Option<Vec<Opinion>>> = Vec::new();
+    let mut opinions: Vec<Option<Opinions>> = Vec::new();
     opinions.resize_with(blocs.bound, || None);
     for member in &blocs.members {
         if let Some(opinions) = opinions.get_mut(member.bloc).filter(|opinions| opinions.is_none()) {
@@ -68,6 +68,32 @@ pub fn decide(
 struct Opinion {
     found: Arc<Found>,
     hint: Hint,
+}
+
+/// What a bloc has found in all, of each rank as much as a verdict can tell of: a pod may have thousands of images.
+#[derive(Default)]
+struct Opinions {
+    told: Vec<Opinion>,
+    /// How many there are.
+    counts: BTreeMap<Rank, usize>,
+}
+
+impl Opinions {
+    fn push(&mut self, opinion: Opinion) {
+        let count = self.counts.entry(opinion.rank()).or_default();
+        *count += 1;
+        if *count <= Verdict::MAX_FINDINGS {
+            self.told.push(opinion);
+        }
+    }
+
+    fn of_rank(&self, rank: Rank) -> impl Iterator<Item = &Opinion> {
+        self.told.iter().filter(move |opinion| opinion.rank() == rank)
+    }
+
+    fn left_out(&self, rank: Rank) -> usize {
+        self.counts.get(&rank).map_or(0, |count| count.saturating_sub(Verdict::MAX_FINDINGS))
+    }
 }
 
 /// Where a member finds its "did you mean": what it allows may differ from what others do.
@@ -115,11 +141,11 @@ struct Deliberation<'a> {
 
 impl Deliberation<'_> {
     /// What this policy finds, and with it all of its bloc.
-    fn judge(&mut self, member: &Member<'_>) -> Vec<Opinion> {
+    fn judge(&mut self, member: &Member<'_>) -> Opinions {
         let entry = member.entry;
-        let mut opinions = Vec::new();
+        let mut opinions = Opinions::default();
         match member.certainty {
-            Certainty::Possible => opinions.extend(self.namespace_unknown(&entry.policy)),
+            Certainty::Possible => self.namespace_unknown(&entry.policy).into_iter().for_each(|one| opinions.push(one)),
             Certainty::Certain => {
                 let mut together: Vec<(usize, bool)> = Vec::new();
                 for index in 0..self.wants.len() {
@@ -139,13 +165,16 @@ impl Deliberation<'_> {
         opinions
     }
 
-    fn judge_presence(&mut self, entry: &Entry, together: Vec<(usize, bool)>, opinions: &mut Vec<Opinion>) {
+    fn judge_presence(&mut self, entry: &Entry, together: Vec<(usize, bool)>, opinions: &mut Opinions) {
         let policy = &*entry.policy;
         if together.is_empty() {
             return;
         }
         if !self.inventory.is_synced() {
-            return opinions.extend(together.iter().filter_map(|(index, _)| self.not_synced(policy, *index)));
+            return together
+                .iter()
+                .filter_map(|(index, _)| self.not_synced(policy, *index))
+                .for_each(|one| opinions.push(one));
         }
         let outcome = self.outcomes.of(entry, together, &self.wants);
         let (reason, would_be, blames) = match &*outcome {
@@ -153,7 +182,8 @@ impl Deliberation<'_> {
             Outcome::Absent(blames) => (Reason::ImageAbsent, policy.presence.on_absent, blames),
             Outcome::Unknown(blames) => (Reason::ImagePresenceUnknown, policy.presence.on_unknown, blames),
         };
-        for blame in blames {
+        let mut rank = None;
+        for blame in &blames.told {
             let draft = Draft {
                 reason,
                 detail: blame.detail,
@@ -162,7 +192,13 @@ impl Deliberation<'_> {
                 remedy: self.remedy_for(policy, blame.want, our_remedy(policy, blame.detail)),
             };
             let hint = if blame.near.is_empty() { Hint::None } else { Hint::Near(Rc::clone(&blame.near)) };
-            opinions.push(Opinion { found: self.find(policy, Some(blame.want), draft), hint });
+            let opinion = Opinion { found: self.find(policy, Some(blame.want), draft), hint };
+            rank = Some(opinion.rank());
+            opinions.push(opinion);
+        }
+        // All of one outcome are of one rank.
+        if let Some(rank) = rank {
+            *opinions.counts.entry(rank).or_default() += blames.others;
         }
     }
 
@@ -296,10 +332,9 @@ impl Deliberation<'_> {
     }
 
     /// The strictest first; then by policy, then by container, and last that the task has failed.
-    fn conclude(&self, blocs: &Blocs<'_>, opinions: &[Option<Vec<Opinion>>], refusal: Option<Finding>) -> Verdict {
-        let found = opinions.iter().flatten().flatten();
-        let ranks: BTreeSet<Rank> =
-            found.map(Opinion::rank).chain(refusal.as_ref().map(|refusal| rank(&refusal.found))).collect();
+    fn conclude(&self, blocs: &Blocs<'_>, opinions: &[Option<Opinions>], refusal: Option<Finding>) -> Verdict {
+        let found = opinions.iter().flatten().flat_map(|opinions| opinions.counts.keys().copied());
+        let ranks: BTreeSet<Rank> = found.chain(refusal.as_ref().map(|refusal| rank(&refusal.found))).collect();
         let mut verdict = Verdict {
             findings: Vec::new(),
             omitted: 0,
@@ -307,14 +342,15 @@ impl Deliberation<'_> {
         };
         for of_rank in ranks {
             for member in &blocs.members {
-                let opinions = opinions.get(member.bloc).into_iter().flatten().flatten();
-                for opinion in opinions.filter(|opinion| opinion.rank() == of_rank) {
+                let Some(Some(opinions)) = opinions.get(member.bloc) else { continue };
+                for opinion in opinions.of_rank(of_rank) {
                     verdict.add(|| Finding {
                         policy: Arc::clone(&member.entry.name),
                         hint: self.hint(member.entry, &opinion.hint),
                         found: Arc::clone(&opinion.found),
                     });
                 }
+                verdict.omitted += opinions.left_out(of_rank);
             }
             if let Some(refusal) = refusal.as_ref().filter(|refusal| rank(&refusal.found) == of_rank) {
                 verdict.add(|| refusal.clone());
@@ -396,6 +432,27 @@ mod tests {
         let verdict = decided(&never("MyOrg/app"), policy("p").allowing(&["myorg/*"]), vec![node("a")]);
         let hint = verdict.first().and_then(|finding| finding.hint.as_deref());
         assert_eq!(hint, Some("Did you mean docker.io/myorg/app:latest?"));
+    }
+
+    #[test]
+    fn of_thousands_of_images_no_more_is_kept_than_can_be_told_and_the_rest_is_counted() {
+        const IMAGES: usize = 2 * Verdict::MAX_FINDINGS;
+        let mut pod = never("absent-0:1");
+        for number in 1..IMAGES {
+            pod = pod.with(&format!("c{number}"), &format!("absent-{number}:1"), PullPolicy::Never);
+        }
+        pod = pod.with("bad", "Not An Image", PullPolicy::Never);
+        let mut warning = policy("b");
+        warning.enforcement = Enforcement::Warn;
+        let namespace = NamespaceFacts { name: pod.namespace.clone(), labels: Some(Arc::default()) };
+        let question = Question { subject: Subject::Pod, pod: &pod, namespace: &namespace, judged: &Judged::Every };
+        let (inventory, both) = (inventory([node("w1")]), policies([policy("a"), warning]));
+        let verdict = decide(&question, &both, &inventory, &NoRefusals, now());
+        assert_eq!(verdict.findings.len(), Verdict::MAX_FINDINGS);
+        assert_eq!(verdict.findings.len() + verdict.omitted, 2 * (IMAGES + 1));
+        assert!(verdict.findings.iter().all(|finding| finding.action == Action::Deny), "the strictest stay");
+        let bad = verdict.findings.iter().filter(|finding| finding.reason == Reason::InvalidImageReference).count();
+        assert_eq!(bad, 1);
     }
 
     #[test]

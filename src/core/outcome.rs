@@ -21,7 +21,7 @@ use super::policies::{Entry, Policies, PolicyPatterns};
 use super::presence::Judgement;
 use super::reason::Detail;
 use super::sight::{Ask, Sight};
-use super::verdict::{Question, Subject};
+use super::verdict::{Question, Subject, Verdict};
 use super::want::Want;
 
 /// An image to blame, with its texts.
@@ -36,8 +36,14 @@ pub(in crate::core) struct Blame {
 
 pub(in crate::core) enum Outcome {
     Present,
-    Absent(Vec<Blame>),
-    Unknown(Vec<Blame>),
+    Absent(Blames),
+    Unknown(Blames),
+}
+
+/// The images to blame: as many as a verdict can tell of.
+pub(in crate::core) struct Blames {
+    pub told: Vec<Blame>,
+    pub others: usize,
 }
 
 /// A near name, for those who ask. Of several mostly the first is told, so what the others take is put off.
@@ -160,11 +166,13 @@ pub(in crate::core) fn route<'a>(question: &Question<'a>) -> Route<'a> {
 }
 
 fn work_out(sight: &Sight<'_>, ask: &Ask, nodes: &Bits, wants: &[Want<'_>], subject: Subject) -> Outcome {
-    let (lacks, proven) = match sight.judge(ask, nodes) {
+    let (mut lacks, proven) = match sight.judge(ask, nodes) {
         Judgement::Present => return Outcome::Present,
         Judgement::Absent(lacks) => (lacks, true),
         Judgement::Unknown(lacks) => (lacks, false),
     };
+    let others = lacks.len().saturating_sub(Verdict::MAX_FINDINGS);
+    lacks.truncate(Verdict::MAX_FINDINGS);
     let candidates = sight.candidates(nodes);
     let way = Way::from(sight.route);
     let blames = lacks.into_iter().filter_map(|lack| {
@@ -186,6 +194,6 @@ fn work_out(sight: &Sight<'_>, ask: &Ask, nodes: &Bits, wants: &[Want<'_>], subj
         let explanation = Basis::Evidence(Box::new(evidence)).into();
         Some(Blame { want, detail, explanation, near: near.into_iter().map(Suggestion::new).collect() })
     });
-    let blames = blames.collect();
+    let blames = Blames { told: blames.collect(), others };
     if proven { Outcome::Absent(blames) } else { Outcome::Unknown(blames) }
 }
