@@ -3,12 +3,17 @@
 //! Enters: the custom resource. Leaves: the core's `Policy`, or an error that names the field and the mend. The schema
 //! has refused most of what is wrong already; what was written past it (an older schema, a file) ends here.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Resource;
+use kube::core::ClusterResourceScope;
+use serde::Deserialize;
 use serde_json::Value;
 
-use super::crd::NodeImagePolicy;
 use super::crd::policy as crd;
+use super::crd::{NodeImagePolicy, NodeImagePolicyStatus};
 use crate::core::image::{ImagePattern, PatternError, PatternSet};
 use crate::core::policy as core;
 use crate::core::selector::{Operator, Requirement, Selector};
@@ -16,6 +21,9 @@ use crate::core::selector::{Operator, Requirement, Selector};
 /// Why a policy cannot be compiled.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum CompileError {
+    /// A field or a value of a later version.
+    #[error("spec: this version of Pullguard cannot read it: {0}")]
+    Unreadable(String),
     #[error("{field}[{index}]: {source}")]
     Pattern { field: &'static str, index: usize, source: PatternError },
     #[error("{field}: operator {operator} needs values; Exists and DoesNotExist take none")]
@@ -34,6 +42,72 @@ pub enum CompileError {
     Duration { field: &'static str },
     #[error("spec.rescue: PullIfNotPresent needs spec.allowedImages: list what may be pulled, or use PinToHolders")]
     PullWithoutAllowlist,
+}
+
+/// A policy as the watch brings it: one that cannot be read must not keep the others from being read.
+#[derive(Clone, Debug, Deserialize)]
+pub struct WatchedPolicy {
+    pub metadata: ObjectMeta,
+    #[serde(default)]
+    spec: Value,
+    pub status: Option<NodeImagePolicyStatus>,
+}
+
+impl WatchedPolicy {
+    /// # Errors
+    /// The spec is of a schema that this version does not know.
+    pub fn read(self) -> Result<NodeImagePolicy, CompileError> {
+        let spec = serde_json::from_value(self.spec).map_err(|error| CompileError::Unreadable(error.to_string()))?;
+        Ok(NodeImagePolicy { metadata: self.metadata, spec, status: self.status })
+    }
+}
+
+impl Resource for WatchedPolicy {
+    type DynamicType = ();
+    type Scope = ClusterResourceScope;
+
+    fn kind(_: &()) -> Cow<'_, str> {
+        NodeImagePolicy::kind(&())
+    }
+
+    fn group(_: &()) -> Cow<'_, str> {
+        NodeImagePolicy::group(&())
+    }
+
+    fn version(_: &()) -> Cow<'_, str> {
+        NodeImagePolicy::version(&())
+    }
+
+    fn plural(_: &()) -> Cow<'_, str> {
+        NodeImagePolicy::plural(&())
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+/// What is in force where an allowlist was emptied and no generation before that is known, as after a start: every image is
+/// warned of, none is refused, and nothing is done to pods that fail. `None`: it is not the allowlist.
+pub fn stand_in(policy: &NodeImagePolicy) -> Option<core::Policy> {
+    if !matches!(compile(policy), Err(CompileError::Emptied | CompileError::NothingAllowed)) {
+        return None;
+    }
+    let mut rest = policy.clone();
+    rest.metadata.annotations = None;
+    rest.spec.allowed_images = None;
+    rest.spec.rescue = crd::Rescue::None;
+    let rest = compile(&rest).ok()?;
+    Some(core::Policy {
+        allowed_images: Some(PatternSet::default()),
+        enforcement: rest.enforcement.min(core::Enforcement::Warn),
+        runtime: core::RuntimeRules { enforcement: core::RuntimeEnforcement::Audit, ..rest.runtime.clone() },
+        ..rest
+    })
 }
 
 /// # Errors
@@ -215,6 +289,46 @@ mod tests {
             assert!(error.to_string().contains("lists nothing"), "{error}");
         }
         assert!(compiled(json!({})).expect("compiled").allowed_images.is_none());
+    }
+
+    #[test]
+    fn what_a_later_version_added_keeps_no_policy_from_being_read() {
+        let read = |spec: serde_json::Value| {
+            let policy = json!({"metadata": {"name": "p", "generation": 3}, "spec": spec});
+            serde_json::from_value::<WatchedPolicy>(policy).expect("the list goes on").read()
+        };
+        let known = read(json!({"enforcement": "Warn", "newer": {"a": 1}, "presence": {"newer": true}}));
+        assert_eq!(known.expect("a policy").spec.enforcement, crd::Enforcement::Warn);
+        for newer in [json!({"enforcement": "Quarantine"}), json!({"runtime": {"expiry": {"after": "1h"}}})] {
+            let error = read(newer).expect_err("it cannot be known what is meant").to_string();
+            assert!(error.contains("this version of Pullguard cannot read it"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_stands_in_for_an_emptied_allowlist_warns_and_ends_nothing() {
+        let policy = |spec: serde_json::Value| {
+            serde_json::from_value::<NodeImagePolicy>(json!({"apiVersion": "pullguard.dev/v1alpha1",
+                "kind": "NodeImagePolicy", "metadata": {"name": "p"}, "spec": spec}))
+            .expect("a policy")
+        };
+        let emptied = json!({"allowedImages": null, "rescue": "PullIfNotPresent", "preloadedImages": ["nginx"],
+            "runtime": {"enforcement": "Enforce", "taskLabel": "task"}});
+        let stands_in = stand_in(&policy(emptied)).expect("something stands in");
+        assert_eq!(stands_in.enforcement, core::Enforcement::Warn);
+        assert_eq!(stands_in.runtime.enforcement, core::RuntimeEnforcement::Audit);
+        assert_eq!(stands_in.runtime.task_label.as_deref(), Some("task"));
+        assert_eq!(stands_in.rescue, core::Rescue::None);
+        assert!(
+            stands_in.allowed_images.is_some_and(|allowed| allowed.is_empty())
+                && !stands_in.preloaded_images.is_empty()
+        );
+        let audited = stand_in(&policy(json!({"allowedImages": [], "enforcement": "Audit"}))).expect("something");
+        assert_eq!(audited.enforcement, core::Enforcement::Audit, "never stricter than was asked for");
+        // What cannot be compiled for another reason has none, and what can be needs none.
+        for spec in [json!({"allowedImages": ["a b"]}), json!({"allowedImages": ["a"]}), json!({})] {
+            assert!(stand_in(&policy(spec)).is_none());
+        }
     }
 
     #[test]

@@ -25,9 +25,9 @@ use crate::core::inventory::Lens;
 use crate::core::refusal::Refusals;
 use crate::core::runtime::brake::BrakeReport;
 use crate::core::runtime::brake_sign::BrakeSign;
-use crate::k8s::crd::NodeImagePolicy;
 use crate::k8s::crd::NodeImagePolicyStatus as Status;
 use crate::k8s::crd::policy::ContradictedPreload;
+use crate::k8s::policy::WatchedPolicy;
 
 const PAGE: u32 = 250;
 /// As many names as the schema allows in each list.
@@ -56,7 +56,7 @@ pub async fn keep<R: Refusals + Default + Send + Sync + 'static>(
 ) {
     let board = Board::default();
     let (nudge, changed) = watch::channel(());
-    let api: Api<NodeImagePolicy> = Api::all(client.clone());
+    let api: Api<WatchedPolicy> = Api::all(client.clone());
     let heed = Look { board: Arc::clone(&board), roll: Roll::default(), nudge };
     let watch = follow("policies/status", api.clone(), Config::default().page_size(PAGE), metrics, heed);
     let writer = Writer { api, world, board, brakes, written: BTreeMap::new() };
@@ -79,8 +79,8 @@ impl Look {
     }
 }
 
-impl Heed<NodeImagePolicy> for Look {
-    async fn heed(&mut self, event: Event<NodeImagePolicy>) {
+impl Heed<WatchedPolicy> for Look {
+    async fn heed(&mut self, event: Event<WatchedPolicy>) {
         match event {
             Event::Init => self.roll.begin(),
             Event::InitApply(policy) | Event::Apply(policy) => {
@@ -105,7 +105,7 @@ impl Heed<NodeImagePolicy> for Look {
 }
 
 struct Writer<R> {
-    api: Api<NodeImagePolicy>,
+    api: Api<WatchedPolicy>,
     world: Arc<World<R>>,
     board: Board,
     brakes: watch::Receiver<Vec<BrakeReport>>,
@@ -207,10 +207,7 @@ impl<R: Refusals + Default + Send + Sync + 'static> Writer<R> {
 fn ready(seen: &Seen, report: &Report, now: Timestamp) -> Condition {
     let (status, reason, message) = match &report.problem {
         None => ("True", "Compiled", "This generation is in force.".to_owned()),
-        Some(problem) => {
-            let message = format!("{problem}. The last generation that could be compiled stays in force.");
-            ("False", "CompileError", message)
-        }
+        Some(problem) => ("False", "CompileError", problem.clone()),
     };
     let before = seen.status.conditions.iter().find(|condition| condition.type_ == "Ready");
     let since =

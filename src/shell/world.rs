@@ -60,7 +60,7 @@ pub struct World<R> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     pub generation: i64,
-    /// Why it could not be compiled.
+    /// Why it could not be compiled, and what is in force instead.
     pub problem: Option<String>,
 }
 

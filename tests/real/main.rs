@@ -36,6 +36,7 @@ mod proxy;
 mod reader;
 mod recreation;
 mod registry;
+mod replicas;
 mod rescue;
 mod runtime;
 mod scheduler;
@@ -117,6 +118,7 @@ fn main() -> ExitCode {
         ("objects", objects::scenarios()),
         ("policy", policy::scenarios()),
         ("presence", presence::scenarios()),
+        ("replicas", replicas::scenarios()),
         ("rescue", rescue::scenarios()),
         ("updates", updates::scenarios()),
         ("doctor", doctor::scenarios()),

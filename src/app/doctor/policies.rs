@@ -85,7 +85,7 @@ pub(super) fn is_fresh(lease: Option<&Lease>, now: Timestamp) -> bool {
 fn in_force(policy: &NodeImagePolicy) -> Line {
     let name = policy.name_any();
     if let Err(error) = k8s::policy::compile(policy) {
-        let remedy = "Mend the field; until then the last generation that could be compiled is in force.";
+        let remedy = "Mend the field; until then each replica holds to the last generation that it could compile since its start.";
         return Line::fail(POLICIES, format!("{name} cannot be compiled: {error}"), remedy);
     }
     let status = policy.status.as_ref();

@@ -82,7 +82,7 @@ pub struct PullFailureStatus {
     /// `Retrying`, `PermanentlyFailed` or `Resolved`.
     #[serde(default)]
     pub state: FailureState,
-    /// `PullPermanentlyFailed`, `PullRetriesExhausted`, `DeniedTooLong`, `PullRetrying` or `PullResolved`.
+    /// `PullPermanentlyFailed`, `PullRetriesExhausted`, `DeniedTooLong`, `PodFailed`, `PullRetrying` or `PullResolved`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
     /// The failure class of the first failure.
@@ -127,7 +127,7 @@ pub struct PullFailureStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10))]
     pub failures: Vec<ImageFailure>,
-    /// For `kubectl wait`: one for each state, of which one is True.
+    /// For `kubectl wait`: `PermanentlyFailed` and `Resolved`, True where that is the state.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub conditions: Vec<Condition>,

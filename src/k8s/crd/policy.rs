@@ -34,7 +34,7 @@ use super::span;
     printcolumn(name = "Images", type_ = "integer", json_path = ".status.knownImages"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("!has(self.rescue) || self.rescue != 'PullIfNotPresent' || has(self.allowedImages)").message("rescue: PullIfNotPresent lets a pod pull what it was never to pull; it needs allowedImages: list what may be pulled, or use PinToHolders"),
     // To CEL a null is not there, but the names of an object's fields count it.
@@ -95,7 +95,7 @@ const fn default_node_image_limit() -> i64 {
 }
 
 #[derive(KubeSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct PodMatch {
     /// Namespaces by their labels. Empty: all but the system ones and Pullguard's own.
     #[serde(default)]
@@ -107,7 +107,7 @@ pub struct PodMatch {
 
 /// A label selector, as everywhere in Kubernetes, with bounds.
 #[derive(KubeSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct LabelSelector {
     /// Labels that must have exactly these values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -128,7 +128,7 @@ pub struct LabelSelector {
 }
 
 #[derive(KubeSchema, Clone, Debug, Deserialize, Serialize, PartialEq)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("self.operator in ['In', 'NotIn'] ? (has(self.values) && self.values.size() > 0) : (!has(self.values) || self.values.size() == 0)").message("operators In and NotIn need values; Exists and DoesNotExist take none")
 )]
@@ -162,7 +162,7 @@ pub enum Enforcement {
 }
 
 #[derive(KubeSchema, Clone, Debug, Deserialize, Serialize, PartialEq)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Presence {
     /// NeverOnly: containers with pull policy Never; All: every container (air-gapped clusters).
     #[serde(default)]
@@ -228,7 +228,7 @@ pub enum Templates {
 }
 
 #[derive(KubeSchema, Clone, Debug, Deserialize, Serialize, PartialEq)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Runtime {
     /// Enforce: act; Audit: say in Events and metrics what would have been done, and write nothing else.
     #[serde(default)]
@@ -245,7 +245,7 @@ pub struct Runtime {
     /// How long a failure is watched before it can be called permanent.
     #[serde(default)]
     pub grace: Grace,
-    /// After so many pods of one task in pull failure the task fails, whatever the cause.
+    /// After so many pods of one task in pull failure the task fails, whatever the cause. A Job's pod that waits is one.
     #[serde(default = "default_max_attempts")]
     #[schemars(range(min = 1, max = 100))]
     pub max_attempts: u32,
@@ -256,7 +256,7 @@ pub struct Runtime {
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "span::read_option")]
     #[schemars(schema_with = "duration_schema")]
     pub fail_denied_after: Option<Duration>,
-    /// How many of the newest dead pods of a task are kept as evidence.
+    /// How many of the newest dead pods of a task are kept as evidence. A Job's waiting pods are deleted by its controller.
     #[serde(default = "default_keep_pods")]
     #[schemars(range(min = 0, max = 100))]
     pub keep_pods: u32,
@@ -317,7 +317,7 @@ pub enum FailOwner {
 }
 
 #[derive(KubeSchema, Clone, Debug, Deserialize, Serialize, PartialEq)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("!(self.kind in ['CronJob', 'JobSet', 'PipelineRun', 'CronWorkflow', 'Deployment', 'ReplicaSet', 'StatefulSet', 'DaemonSet', 'ReplicationController', 'Pod', 'Node'])").message("taskKinds names kinds that can end by themselves (Workflow, TaskRun); makers of tasks and service controllers cannot be failed")
 )]
@@ -332,7 +332,7 @@ pub struct TaskKind {
 }
 
 #[derive(KubeSchema, Clone, Debug, Deserialize, Serialize, PartialEq)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Grace {
     /// For pull policy Never with an image that is not there.
     #[serde(default = "default_never_pull", deserialize_with = "span::read")]
@@ -372,7 +372,7 @@ fn default_grace() -> Duration {
 }
 
 #[derive(KubeSchema, Clone, Debug, Deserialize, Serialize, PartialEq)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Remedy {
     /// An image pattern.
     #[schemars(schema_with = "image_pattern")]

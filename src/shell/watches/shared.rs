@@ -2,7 +2,7 @@
 //!
 //! Enters: changes. Leaves: the shared world as it is now, and its nudge for whoever plans. Each function runs for ever.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Namespace, Node};
@@ -12,12 +12,14 @@ use kube::{Api, Client, ResourceExt};
 
 use super::{Heed, Roll, follow};
 use crate::core::inventory::Inventory;
+use crate::core::policy::Policy;
 use crate::core::refusal::Refusals;
 use crate::core::runtime::effect::FailureState;
 use crate::core::runtime::recreation::Recreation;
 use crate::core::runtime::sight::RecordSight;
 use crate::core::selector::Labels;
-use crate::k8s::crd::{NodeImagePolicy, PullFailure};
+use crate::k8s::crd::PullFailure;
+use crate::k8s::policy::WatchedPolicy;
 use crate::k8s::{node, policy, record};
 use crate::shell::metrics::Metrics;
 use crate::shell::world::World;
@@ -39,8 +41,8 @@ pub async fn policies<R>(client: Client, world: Arc<World<R>>, metrics: Arc<Metr
 where
     R: Refusals + Default + Send + Sync + 'static,
 {
-    let api: Api<NodeImagePolicy> = Api::all(client);
-    let heed = Policies { world, known: BTreeMap::new(), roll: Roll::default() };
+    let api: Api<WatchedPolicy> = Api::all(client);
+    let heed = Policies { world, known: BTreeMap::new(), standing_in: BTreeSet::new(), roll: Roll::default() };
     follow("policies", api, Config::default().page_size(PAGE), metrics, heed).await;
 }
 
@@ -105,34 +107,37 @@ struct Policies<R> {
     world: Arc<World<R>>,
     /// The uid and generation that was compiled, or could not be, and the one thing beside it that counts.
     known: BTreeMap<String, (String, i64, bool)>,
+    /// Those of which no generation could be compiled since this replica started.
+    standing_in: BTreeSet<String>,
     roll: Roll<String>,
 }
 
 impl<R: Refusals + Default + Send + Sync + 'static> Policies<R> {
     /// Compiles a generation once; a change of status is none.
-    fn apply(&mut self, object: &NodeImagePolicy) {
+    fn apply(&mut self, object: WatchedPolicy) {
         let name = object.name_any();
         self.roll.enter(name.clone());
         let (uid, generation) = (object.uid().unwrap_or_default(), object.metadata.generation.unwrap_or_default());
-        let mark = (uid, generation, policy::was_emptied(object));
+        let read = object.read();
+        let mark = (uid, generation, read.as_ref().is_ok_and(policy::was_emptied));
         if self.known.get(&name) == Some(&mark) {
             return;
         }
-        let problem = match policy::compile(object) {
+        let compiled = match &read {
+            Ok(object) => policy::compile(object).map_err(|error| (error, policy::stand_in(object))),
+            Err(error) => Err((error.clone(), None)),
+        };
+        let problem = match compiled {
             Ok(compiled) => {
                 tracing::info!(policy = name, generation, "policy in force");
+                self.standing_in.remove(&name);
                 self.world.change_policies(|policies| policies.apply(compiled));
                 None
             }
-            Err(error) => {
-                tracing::error!(policy = name, generation, %error, "policy cannot be compiled, the last generation stays");
-                self.world.change_policies(|policies| {
-                    // Only of the same object: one that was deleted and made anew has no last generation.
-                    if policies.get(&name).is_some_and(|in_force| in_force.uid != mark.0) {
-                        policies.remove(&name);
-                    }
-                });
-                Some(error.to_string())
+            Err((error, stand_in)) => {
+                let instead = self.instead(&name, &mark.0, stand_in);
+                tracing::error!(policy = name, generation, %error, instead, "policy cannot be compiled");
+                Some(format!("{error}. {instead}"))
             }
         };
         self.world.report_policy(&name, generation, problem);
@@ -140,17 +145,38 @@ impl<R: Refusals + Default + Send + Sync + 'static> Policies<R> {
         self.world.changed();
     }
 
+    /// Puts in force what holds while a policy cannot be compiled, and says what that is.
+    fn instead(&mut self, name: &str, uid: &str, stand_in: Option<Policy>) -> &'static str {
+        // Only of the same object: one that was deleted and made anew has no last generation.
+        let is_last = self.world.policies().get(name).is_some_and(|in_force| in_force.uid == uid);
+        if is_last && !self.standing_in.contains(name) {
+            return "The last generation that could be compiled stays in force.";
+        }
+        let stands_in = stand_in.is_some();
+        self.world.change_policies(|policies| match stand_in {
+            Some(stand_in) => policies.apply(stand_in),
+            None => policies.remove(name),
+        });
+        if stands_in {
+            self.standing_in.insert(name.to_owned());
+            return "No earlier generation is known since Pullguard started: every image is warned of, and none is refused.";
+        }
+        self.standing_in.remove(name);
+        "No earlier generation is known since Pullguard started: the policy is not in force."
+    }
+
     fn remove(&mut self, name: &str) {
         tracing::info!(policy = name, "policy gone");
         self.known.remove(name);
+        self.standing_in.remove(name);
         self.world.change_policies(|policies| policies.remove(name));
         self.world.forget_policy(name);
         self.world.changed();
     }
 }
 
-impl<R: Refusals + Default + Send + Sync + 'static> Heed<NodeImagePolicy> for Policies<R> {
-    async fn heed(&mut self, event: Event<NodeImagePolicy>) {
+impl<R: Refusals + Default + Send + Sync + 'static> Heed<WatchedPolicy> for Policies<R> {
+    async fn heed(&mut self, event: Event<WatchedPolicy>) {
         match event {
             Event::Init => self.roll.begin(),
             Event::InitDone => {
@@ -160,7 +186,7 @@ impl<R: Refusals + Default + Send + Sync + 'static> Heed<NodeImagePolicy> for Po
                 self.world.set_policies_synced();
                 self.world.changed();
             }
-            Event::InitApply(object) | Event::Apply(object) => self.apply(&object),
+            Event::InitApply(object) | Event::Apply(object) => self.apply(object),
             Event::Delete(object) => {
                 let name = object.name_any();
                 self.roll.leave(&name);
