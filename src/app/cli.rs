@@ -261,6 +261,30 @@ mod tests {
     }
 
     #[test]
+    fn the_reference_has_every_flag_of_run() {
+        let reference = include_str!("../../docs/reference.md");
+        let command = Cli::command();
+        let run = command.find_subcommand("run").expect("run");
+        let arguments = run.get_arguments().filter(|argument| argument.get_env().is_some());
+        let rows = arguments.map(|argument| {
+            let text = |text: &std::ffi::OsStr| text.to_string_lossy().into_owned();
+            let (flag, variable) = (argument.get_long().expect("a flag"), argument.get_env().map(text).expect("one"));
+            let default = argument.get_default_values().iter().map(|value| text(value)).collect::<Vec<_>>().join(",");
+            (format!("| `--{flag}` | `{variable}` |"), default)
+        });
+        let rows: Vec<(String, String)> = rows.collect();
+        assert!(rows.len() > 10);
+        for (row, default) in rows {
+            let line = reference.lines().find(|line| line.starts_with(&row));
+            let line = line.unwrap_or_else(|| panic!("docs/reference.md has no row {row}"));
+            assert!(
+                line.contains(&format!("| `{default}` |")) || row.contains("transient"),
+                "{line} has not {default}"
+            );
+        }
+    }
+
+    #[test]
     fn run_needs_no_flag_and_takes_roles_in_one_word() {
         let Command::Run(run) = parse("pullguard run").expect("parses") else { panic!("run") };
         assert_eq!(run.role, [Role::Webhook, Role::Controller]);

@@ -37,8 +37,6 @@ pub enum Reason {
     BrakeReleased,
     /// The bound on effects per cycle, namespace or cluster was hit.
     CapReached,
-    /// A kubelet says that an image of `preloadedImages` is not there.
-    PreloadContradicted,
 }
 
 impl Reason {
@@ -62,7 +60,6 @@ impl Reason {
             Self::BrakeEngaged => "BrakeEngaged",
             Self::BrakeReleased => "BrakeReleased",
             Self::CapReached => "CapReached",
-            Self::PreloadContradicted => "PreloadContradicted",
         }
     }
 }

@@ -285,6 +285,22 @@ mod tests {
     }
 
     #[test]
+    fn of_a_bundle_the_first_that_holds_is_the_one_that_is_trusted_now() {
+        let (old, new) =
+            (fresh(), Keyring::default().renewed(Renewal::Authority, "pullguard", later(500)).expect("a CA"));
+        let bundle = format!("# by hand\n{}{}", old.ca, new.ca);
+        let first = |days| first_valid(bundle.as_bytes(), later(days));
+        assert_eq!(first(1).as_deref().map(Validity::of), Some(Validity::of(&old.ca)));
+        assert_eq!(first(800).as_deref().map(Validity::of), Some(Validity::of(&new.ca)));
+        assert_eq!(first(5000), None);
+        // And it stands beside the next one.
+        let lost = Keyring { ca: first(1).expect("a CA"), ..Keyring::default() };
+        assert_eq!(lost.renewal(later(1)), Renewal::Authority);
+        let next = lost.renewed(Renewal::Authority, "pullguard", later(1)).expect("a renewal");
+        assert!(next.bundle(later(1)).contains(old.ca.trim()) && next.bundle(later(1)).contains(&next.ca));
+    }
+
+    #[test]
     fn the_leaf_is_renewed_in_its_last_third_under_the_same_authority() {
         let keyring = fresh();
         assert_eq!(keyring.renewal(later(59)), Renewal::Keep);

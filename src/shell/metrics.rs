@@ -243,7 +243,7 @@ impl Metrics {
         self.effect_seconds.get_or_create(&OfEffect { effect: kind }).observe(took.as_secs_f64());
     }
 
-    /// An image of a task was found to fail, or its class has become another.
+    /// An image of a task was found to fail, and is on its record.
     pub fn failure(&self, class: FailureClass, permanence: Permanence) {
         self.failures.get_or_create(&OfFailure { class: class.as_str(), permanence: permanence.as_str() }).inc();
     }
@@ -377,6 +377,22 @@ pub const fn outcome_kind(outcome: &Outcome) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_reference_has_every_metric() {
+        let reference = include_str!("../../docs/reference.md");
+        let text = Metrics::default().encode();
+        let types: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+        assert!(types.len() > 20);
+        for line in types {
+            let (name, kind) = line.split_once(' ').expect("a name and a type");
+            let total = if kind == "counter" { "_total" } else { "" };
+            assert!(
+                reference.contains(&format!("| `{name}{total}` | {kind} |")),
+                "docs/reference.md has no row {line}"
+            );
+        }
+    }
 
     #[test]
     fn the_end_of_the_served_certificate_is_told_under_the_name_that_the_doctor_reads() {

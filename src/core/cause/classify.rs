@@ -73,8 +73,10 @@ fn judge(teller: Teller, found: Option<&Verdict>) -> (FailureClass, Permanence) 
         Teller::Pull => told.unwrap_or(own(FailureClass::Unknown)),
         Teller::Registry => told.unwrap_or(own(FailureClass::RegistryError)),
         Teller::Signature => match told {
-            // The policy or the signature could not be fetched: nobody has said that it is wrong.
-            Some((_, Permanence::Transient)) => (FailureClass::SignatureInvalid, Permanence::Transient),
+            // The policy or the signature could not be fetched, or read: nobody has said that it is wrong.
+            Some((FailureClass::SignatureInvalid, permanence)) | Some((_, permanence @ Permanence::Transient)) => {
+                (FailureClass::SignatureInvalid, permanence)
+            }
             Some((_, Permanence::Permanent | Permanence::Unclear)) | None => own(FailureClass::SignatureInvalid),
         },
         Teller::Inspect => match told {

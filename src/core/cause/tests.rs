@@ -194,6 +194,17 @@ fn a_signature_that_could_not_be_fetched_is_not_a_wrong_one() {
 }
 
 #[test]
+fn a_nodes_own_policy_that_cannot_be_read_says_nothing_of_the_signature() {
+    for reason in ["SignatureValidationFailed", "ErrImagePull"] {
+        let cause = cause(
+            reason,
+            "loading trust policy: invalid policy in \"/etc/containers/policy.json\": unexpected end of JSON",
+        );
+        assert_eq!((cause.class, cause.permanence), (FailureClass::SignatureInvalid, Permanence::Unclear), "{reason}");
+    }
+}
+
+#[test]
 fn the_image_of_an_image_volume_is_the_volumes_and_a_longer_name_is_the_given_ones() {
     let image = |message, given| match classify(&Words { reason: "ErrImagePull", message, image: Some(given) }) {
         Diagnosis::PullFailure(cause) => cause.image.unwrap(),

@@ -175,3 +175,32 @@ async fn what_is_being_answered_is_answered_before_the_door_closes() {
     door.server.await.expect("no panic").expect("served");
     assert!(StdStream::connect(address).is_err());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silent_clients_at_the_side_door_keep_nobody_out() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let server = tokio::spawn(serve_plain(listener, Router::new().route("/livez", axum::routing::get(async || "ok"))));
+    let silent: Vec<StdStream> =
+        (0..10 * SIDE_SEATS).map(|_| StdStream::connect(address).expect("connected")).collect();
+    let told = blocking(move || {
+        let mut stream = StdStream::connect(address)?;
+        stream.set_read_timeout(Some(Duration::from_secs(3)))?;
+        stream.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")?;
+        let mut told = String::new();
+        stream.read_to_string(&mut told).map(|_| told)
+    });
+    let told = told.await.expect("an answer");
+    assert!(told.starts_with("HTTP/1.1 200") && told.ends_with("ok"), "{told}");
+    // Those who came first had to go.
+    let first = silent.into_iter().next().expect("a stream");
+    let closed = blocking(move || {
+        first.set_read_timeout(Some(Duration::from_secs(3)))?;
+        (&first).read(&mut [0])
+    });
+    match closed.await {
+        Ok(count) => assert_eq!(count, 0),
+        Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}"),
+    }
+    server.abort();
+}
