@@ -20,7 +20,7 @@ CLUSTER      = cargo run --quiet $(CARGO_FLAGS) --package cluster --
 KUBECTL      = $(CLUSTER) kubectl
 
 # Runs $(1). Interrupted, it ends that with all its children, and takes those clusters away that are not of `make cluster`.
-UNTIL_INTERRUPTED = set -m; $(1) & job=$$!; \
+UNTIL_INTERRUPTED = set -m; $(1) & job=$$!; set +m; \
 	trap 'trap "" INT TERM HUP; kill -- -$$job; wait; echo "interrupted: removing the clusters of demo and tests"; $(CLUSTER) down --others; exit 130' INT TERM HUP; \
 	wait $$job
 

@@ -16,7 +16,7 @@ use super::pods::{PodEntry, Source, Trouble};
 use super::rules::{Rules, remedy};
 use super::sight::{ContainerSight, ContainerState, EventSight, PodSight};
 use super::symptoms::{may_have_run, symptoms};
-use super::task::{Above, Identity, TaskKindOf, identify};
+use super::task::{Above, Identity, TaskKindOf, identify, is_job};
 
 /// What is said of one pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -264,7 +264,12 @@ fn next(look: &Look<'_>, told: Option<(FailureClass, Permanence)>) -> Vec<String
     }
     let audit = if rules.audits() { " (audit: it would, and only Events are written)" } else { "" };
     let attempts = record.map_or(0, |record| record.attempts);
-    let cap = format!("the task ends after {} attempts, of which {attempts} are counted{audit}", rules.max_attempts);
+    let waits = match &pod.facts.owner {
+        Some(owner) if is_job(owner) => "; a Job's pod that waits is one attempt, however long",
+        Some(_) | None => "",
+    };
+    let most = rules.max_attempts;
+    let cap = format!("the task ends after {most} attempts, of which {attempts} are counted{waits}{audit}");
     let what = what_is_done(pod, &rules);
     match told {
         Some((class, Permanence::Permanent))
