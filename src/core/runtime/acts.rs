@@ -101,7 +101,8 @@ impl Ledger {
             let given_up = match pod.fate {
                 Fate::Open => false,
                 Fate::Dead | Fate::Gone => {
-                    !pod.counted && !pod.collected && !pod.sight.disrupted && pod.told().next().is_some()
+                    let spared = pod.counted || pod.collected || pod.sight.disrupted || pod.ran();
+                    !spared && pod.told().next().is_some()
                 }
             };
             if given_up {

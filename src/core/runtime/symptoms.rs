@@ -47,13 +47,15 @@ pub fn image_key(parsed: Option<&ImageName>, written: &str) -> String {
     parsed.map_or_else(|| written.to_owned(), ToString::to_string)
 }
 
-/// The images that a pod waits for in vain. None for a pod that is over.
+/// The images that a pod waits for in vain. None for a pod that is over, nor for what somebody attached to look into it: a
+/// pod waits for no ephemeral container.
 pub fn symptoms(pod: &PodSight) -> Vec<Symptom> {
     if pod.phase.is_over() {
         return Vec::new();
     }
     pod.containers
         .iter()
+        .filter(|status| status.kind != ContainerKind::Ephemeral)
         .filter_map(|status| {
             let ContainerState::Waiting { reason, message } = &status.state else { return None };
             let spec = pod.spec_of(status)?;

@@ -2,6 +2,7 @@
 
 mod arrivals;
 mod behaviour;
+mod bystanders;
 mod denials;
 mod explain;
 mod faults;
