@@ -15,7 +15,7 @@ use super::clock::ImageClock;
 use super::denied::Denied;
 use super::effect::{FailureState, Record};
 use super::entry::{TaskEntry, key_of};
-use super::findings::{Finding, MESSAGE_LIMIT, class_of, ruling};
+use super::findings::{Finding, MESSAGE_LIMIT, class_of, has_had_its_try, ruling};
 use super::judge::{Judged, Ruling};
 use super::ledger::Ledger;
 use super::moment::next_second;
@@ -109,7 +109,7 @@ impl Ledger {
                 let (brakes, node) = (&self.brakes, pod.sight.node.as_deref());
                 let holding = |trouble: &Trouble| brakes.holding(&trouble.failure(node, cx.setting.nodes, cx.wall));
                 let braked = pod.told().any(|trouble| holding(trouble) == Level::Outage);
-                if !braked && entry.count(&uid) {
+                if !braked && entry.count(&uid, self.pace.at(pod.sight.created), cx.now) {
                     self.counters.attempts = self.counters.attempts.saturating_add(1);
                 }
                 pod.counted = true;
@@ -201,8 +201,8 @@ impl Ledger {
             return self.convict(entry, &first.key, Reason::PullPermanentlyFailed);
         }
         let braked = findings.iter().any(|finding| finding.braked) || self.any_out(entry, cx);
-        if entry.attempts >= self.allowed(entry, rules) && !braked && !entry.failures.is_empty() {
-            let key = self.exhausted_by(entry, findings);
+        if entry.attempts >= rules.max_attempts && !braked && !entry.failures.is_empty() {
+            let key = exhausted_by(entry, rules, findings);
             if let Some(key) = key {
                 return self.convict(entry, &key, Reason::PullRetriesExhausted);
             }
@@ -216,22 +216,6 @@ impl Ledger {
             return Verdict::Stuck(stuck);
         }
         if findings.is_empty() { Verdict::Quiet } else { Verdict::Watching }
-    }
-
-    /// How many attempts the task has. The pods of a Job that wait side by side are one try, not one after the other: a wide
-    /// Job would otherwise be out of tries at the first outage.
-    fn allowed(&self, entry: &TaskEntry, rules: &Rules) -> u32 {
-        let abreast = match entry.task.kind {
-            TaskKindOf::Job(_) => {
-                let open = entry.pods.iter().filter(|uid| self.pods.get(*uid).is_some_and(PodEntry::is_stuck));
-                open.count().saturating_sub(1)
-            }
-            TaskKindOf::Listed(_)
-            | TaskKindOf::Label { .. }
-            | TaskKindOf::BarePod { .. }
-            | TaskKindOf::ReportOnly(_) => 0,
-        };
-        rules.max_attempts.saturating_add(u32::try_from(abreast).unwrap_or(u32::MAX))
     }
 
     /// A task that has failed is tried again with another image, and that is as hopeless: it fails for that one too. Of the
@@ -251,8 +235,7 @@ impl Ledger {
         let ruled = |finding: &Finding| match ruling(finding) {
             Some(Ruling::Task) => Some(Reason::PullPermanentlyFailed),
             Some(Ruling::Node | Ruling::Wait { .. }) | None => {
-                let spent =
-                    entry.attempts >= self.allowed(entry, rules) && finding.waited >= rules.grace(class_of(finding));
+                let spent = entry.attempts >= rules.max_attempts && finding.waited >= rules.grace(class_of(finding));
                 spent.then_some(Reason::PullRetriesExhausted)
             }
         };
@@ -275,19 +258,6 @@ impl Ledger {
                 lost: reference.is_some_and(|image| cx.setting.nodes.has_lost(&failure.node, image, cx.wall)),
             };
             self.brakes.holding(&failure) == Level::Outage
-        })
-    }
-
-    /// The image that used up the attempts: one that fails now, else the one that failed last.
-    fn exhausted_by(&self, entry: &TaskEntry, findings: &[Finding]) -> Option<String> {
-        let now =
-            findings.iter().filter(|finding| !finding.healing).min_by_key(|finding| (finding.since, &finding.key));
-        now.map(|finding| finding.key.clone()).or_else(|| {
-            if !findings.is_empty() {
-                return None;
-            }
-            let clocks = entry.clocks.iter().filter(|(key, _)| entry.failures.contains_key(*key));
-            clocks.max_by_key(|(_, clock)| clock.last).map(|(key, _)| key.clone())
         })
     }
 
@@ -325,6 +295,23 @@ impl Ledger {
         entry.dirty = true;
         self.records.insert((id.namespace.clone(), entry.record_name.clone()), id);
     }
+}
+
+/// The image that used up the attempts: one that fails now, else the one that failed last. Of a Job only one for which a pod
+/// has had its try: all of a Job's pods go together when it is suspended or deleted, and that is nobody's failure.
+fn exhausted_by(entry: &TaskEntry, rules: &Rules, findings: &[Finding]) -> Option<String> {
+    let is_job = entry.task.is_job();
+    let now = findings
+        .iter()
+        .filter(|finding| !finding.healing && (!is_job || has_had_its_try(finding, rules)))
+        .min_by_key(|finding| (finding.since, &finding.key));
+    now.map(|finding| finding.key.clone()).or_else(|| {
+        if is_job || !findings.is_empty() {
+            return None;
+        }
+        let clocks = entry.clocks.iter().filter(|(key, _)| entry.failures.contains_key(*key));
+        clocks.max_by_key(|(_, clock)| clock.last).map(|(key, _)| key.clone())
+    })
 }
 
 /// Where another pod of a task could go, by the one that is remembered of it; a bare pod stays where it is.

@@ -38,6 +38,8 @@ pub(super) struct TaskEntry {
     pub failures: BTreeMap<String, Box<RecordedFailure>>,
     pub attempts: u32,
     pub counted: VecDeque<String>,
+    /// When the last attempt was counted.
+    pub tried_at: Option<Moment>,
     /// In all, also what the record does not say yet.
     pub collected: u32,
     pub collected_told: u32,
@@ -104,6 +106,7 @@ impl TaskEntry {
             failures: BTreeMap::new(),
             attempts: 0,
             counted: VecDeque::new(),
+            tried_at: None,
             collected: 0,
             collected_told: 0,
             record: None,
@@ -137,7 +140,11 @@ impl TaskEntry {
                 self.collected_told = self.collected_told.max(record.pods_collected);
             }
             if record.state != FailureState::Resolved {
-                self.attempts = self.attempts.max(record.attempts);
+                if record.attempts > self.attempts {
+                    self.attempts = record.attempts;
+                    // Which pods stood side by side then is not known: all that are there by now.
+                    self.tried_at = Some(pace.now());
+                }
                 for uid in &record.counted_pods {
                     self.note_counted(uid);
                 }
@@ -171,12 +178,17 @@ impl TaskEntry {
         }
     }
 
-    /// Counts a pod as an attempt, once.
-    pub fn count(&mut self, uid: &str) -> bool {
+    /// Counts a pod as an attempt, once. The pods of a Job that stand side by side are one try, however they go: all that
+    /// were there when it was counted. A wide Job would otherwise be out of tries at the first outage, or when it is suspended.
+    pub fn count(&mut self, uid: &str, born: Moment, now: Moment) -> bool {
         if self.counted.iter().any(|known| known == uid) {
             return false;
         }
         self.note_counted(uid);
+        if self.task.is_job() && self.tried_at.is_some_and(|tried| born <= tried) {
+            return false;
+        }
+        self.tried_at = Some(now);
         self.attempts = self.attempts.saturating_add(1);
         true
     }
@@ -245,6 +257,7 @@ impl TaskEntry {
         self.failures.retain(|key, _| clocks.contains_key(key));
         self.attempts = 0;
         self.counted.clear();
+        self.tried_at = None;
         self.collected = 0;
         self.collected_told = 0;
         self.record = None;

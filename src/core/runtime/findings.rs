@@ -106,20 +106,19 @@ impl Ledger {
             .collect()
     }
 
-    /// A pod that has waited for the whole grace is an attempt that came to nothing.
+    /// A pod that has had its try is an attempt that came to nothing.
     pub(super) fn count_attempts(&mut self, entry: &mut TaskEntry, rules: &Rules, findings: &[Finding], cx: &Cx<'_>) {
         for finding in findings {
             let grace = rules.grace(class_of(finding));
             if finding.braked || finding.ran {
                 continue;
             }
-            if finding.waited >= grace {
-                if entry.count(&finding.uid) {
+            if has_had_its_try(finding, rules) {
+                let Some(pod) = self.pods.get_mut(&finding.uid) else { continue };
+                if entry.count(&finding.uid, self.pace.at(pod.sight.created), cx.now) {
                     self.counters.attempts = self.counters.attempts.saturating_add(1);
                 }
-                if let Some(pod) = self.pods.get_mut(&finding.uid) {
-                    pod.counted = true;
-                }
+                pod.counted = true;
             } else {
                 entry.wake = entry.wake.min(cx.now.plus(grace.saturating_sub(finding.waited)));
             }
@@ -154,6 +153,12 @@ impl Ledger {
             entry.failures.insert(finding.key.clone(), Box::new(failure));
         }
     }
+}
+
+/// Whether a pod has waited for the whole grace, or need not, as it is failed alone.
+pub(super) fn has_had_its_try(finding: &Finding, rules: &Rules) -> bool {
+    let waited = finding.waited >= rules.grace(class_of(finding));
+    !finding.ran && (waited || ruling(finding) == Some(Ruling::Node))
 }
 
 pub(super) fn ruling(finding: &Finding) -> Option<Ruling> {

@@ -137,7 +137,7 @@ impl Ledger {
                 pod.counted = true;
                 self.counters.pods_failed = self.counters.pods_failed.saturating_add(1);
                 if let Some(entry) = task.as_ref().and_then(|id| self.tasks.get_mut(id)) {
-                    if entry.count(uid) {
+                    if entry.count(uid, self.pace.at(pod.sight.created), now) {
                         self.counters.attempts = self.counters.attempts.saturating_add(1);
                     }
                     entry.failed_pods.extend(pod.failed_for.take().map(|key| (pod.object(), key)));
@@ -172,7 +172,8 @@ impl Ledger {
         }
         if let Some(entry) = task.and_then(|id| self.tasks.get_mut(&id)) {
             entry.collected = entry.collected.saturating_add(u32::from(collected));
-            if collected && entry.count(uid) {
+            // Never one of a Job, so when it was made does not matter.
+            if collected && entry.count(uid, now, now) {
                 self.counters.attempts = self.counters.attempts.saturating_add(1);
             }
             entry.dirty = true;

@@ -151,6 +151,10 @@ impl Task {
         }
     }
 
+    pub fn is_job(&self) -> bool {
+        matches!(self.kind, TaskKindOf::Job(_))
+    }
+
     pub fn task_ref(&self) -> TaskRef {
         match &self.kind {
             TaskKindOf::Job(owner) | TaskKindOf::Listed(owner) | TaskKindOf::ReportOnly(owner) => TaskRef {

@@ -13,4 +13,5 @@ mod owners;
 mod recreation;
 mod scale;
 mod setbacks;
+mod tries;
 mod world;
