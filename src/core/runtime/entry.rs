@@ -88,7 +88,7 @@ pub(super) struct Steps {
     pub hands_off: bool,
     /// The owner is gone.
     pub owner_gone: bool,
-    /// Events that were emitted, by what they tell.
+    /// Events that were emitted, by what they tell; those of an audit apart.
     pub told: BTreeSet<String>,
     pub counted_as_failed: bool,
     pub collect_told_at: Option<Moment>,

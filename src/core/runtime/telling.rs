@@ -62,6 +62,9 @@ impl Ledger {
 
     fn tell_about(&mut self, entry: &mut TaskEntry, rules: &Rules, telling: Telling, desk: &mut Desk<'_>) -> bool {
         let Telling { what, reason, action, event_type, regarding, text } = telling;
+        let audit = rules.audits();
+        // What would have been done is told once, and once more what is: a policy on trial is some day in force.
+        let what = if audit { format!("{what}/audit") } else { what };
         if entry.steps.told.contains(&what) {
             return true;
         }
@@ -69,7 +72,6 @@ impl Ledger {
             entry.wake = entry.wake.min(entry.telling.until);
             return false;
         }
-        let audit = rules.audits();
         let id = entry.task.id.clone();
         let failed_at = entry.permanent().and_then(|record| record.failed_at).map_or(0, |at| at.as_second());
         let key = format!("{}/{what}/{}/{failed_at}", entry.tag(), reason.as_str());

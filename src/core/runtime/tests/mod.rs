@@ -13,5 +13,6 @@ mod owners;
 mod recreation;
 mod scale;
 mod setbacks;
+mod trial;
 mod tries;
 mod world;
