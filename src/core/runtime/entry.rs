@@ -201,8 +201,14 @@ impl TaskEntry {
         let over = match record.map(|record| (record, record.state)) {
             // No record tells of what fails now; under Audit none ever does.
             None | Some((_, FailureState::Resolved)) => news,
-            Some((record, FailureState::Retrying)) => is_over(record, record.first_seen, note),
-            Some((record, FailureState::PermanentlyFailed)) => is_over(record, record.failed_at, note),
+            Some((record, FailureState::Retrying)) => {
+                let mut failing = record.failures.iter().map(|failure| &failure.image).chain([&record.image]);
+                failing.any(|image| key_of(image) == note.image) && began_before(record.first_seen, note)
+            }
+            // For good it has failed on this one image: what else did not start at once says nothing of it.
+            Some((record, FailureState::PermanentlyFailed)) => {
+                key_of(&record.image) == note.image && began_before(record.failed_at, note)
+            }
         };
         self.over |= over;
         self.dirty |= over;
@@ -303,11 +309,9 @@ pub(super) fn key_of(written: &str) -> String {
     image_key(ImageName::parse(written).ok().as_ref(), written)
 }
 
-/// Whether a record's failure is over by a start: one of its images, and after the failure began, or was found permanent.
-fn is_over(record: &Record, after: Option<Timestamp>, note: &StartNote) -> bool {
-    let about = record.failures.iter().any(|failure| key_of(&failure.image) == note.image)
-        || key_of(&record.image) == note.image;
-    about && after.is_some_and(|after| note.at > after)
+/// Whether a failure began, or was found permanent, before a start.
+fn began_before(failure: Option<Timestamp>, note: &StartNote) -> bool {
+    failure.is_some_and(|at| note.at > at)
 }
 
 /// Whose start of an image shows that a task that failed on it may be tried again, besides the task's own.

@@ -83,6 +83,27 @@ fn a_container_of_the_image_that_starts_clears_it() {
 }
 
 #[test]
+fn another_image_of_the_task_that_starts_clears_nothing() {
+    let mut world = World::new(rules());
+    world.put(pod("p", "nope:1", 0).labelled("task", "t1").never());
+    // It does not start at once either, and is in the record too.
+    world.put(pod("q", "registry.example/slow:1", 0).labelled("task", "t1").network());
+    world.pass(120);
+    let record = &world.only_record().record;
+    assert_eq!((record.state, record.image.as_str()), (FailureState::PermanentlyFailed, "nope:1"));
+    assert_eq!(record.failures.len(), 2);
+    let now = world.second + 1;
+    world.second += 2;
+    world.change("q", |pod| pod.runs(now));
+    world.pass(60);
+    assert_eq!(world.only_record().record.state, FailureState::PermanentlyFailed);
+    assert!(is_refused(&world, &again()));
+    world.put(pod("late", "nope:1", world.second).labelled("task", "t1").runs(world.second));
+    world.pass(5);
+    assert_eq!(world.only_record().record.state, FailureState::Resolved);
+}
+
+#[test]
 fn a_person_who_deletes_the_record_clears_it_and_gives_a_new_grace() {
     let mut world = failed();
     let name = world.only_record().record.name.clone();
