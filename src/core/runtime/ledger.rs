@@ -25,7 +25,7 @@ use super::sight::{
     ContainerState, DenialSight, EventSight, EverStarted, OwnerSight, Phase, PodSight, RecordSight, TemplateVerdict,
 };
 use super::symptoms::{image_key, symptoms};
-use super::task::{Task, TaskId, TaskKindOf, is_job, task_of};
+use super::task::{Task, TaskId, TaskKey, TaskKindOf, is_job, task_of};
 use super::waste::Counters;
 
 /// Whether a sight changed what a plan could say: if so, plan soon.
@@ -235,7 +235,7 @@ impl Ledger {
     }
 
     fn tasks_in<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a TaskEntry> {
-        let first = TaskId { namespace: namespace.to_owned(), key: super::task::TaskKey::Owner { uid: String::new() } };
+        let first = TaskId { namespace: namespace.to_owned(), key: TaskKey::Owner { uid: String::new() } };
         self.tasks.range(first..).take_while(move |(id, _)| id.namespace == namespace).map(|(_, task)| task)
     }
 
@@ -345,7 +345,7 @@ impl Ledger {
         let moment = self.tick(now);
         let record = &sight.record;
         let Some(id) = task_of(&record.namespace, &record.task) else { return News::None };
-        let task = Task { kind: kind_of_record(record), id: id.clone() };
+        let task = Task { kind: kind_of_record(record, &id.key), id: id.clone() };
         if task.record_name() != record.name {
             // A copy, or somebody else's: only the one under its own name is a task's record.
             return News::None;
@@ -384,10 +384,7 @@ impl Ledger {
         if SYSTEM_NAMESPACES.contains(&denial.namespace.as_str()) || denial.namespace == self.settings.own_namespace {
             return News::None;
         }
-        let id = TaskId {
-            namespace: denial.namespace.clone(),
-            key: super::task::TaskKey::Owner { uid: denial.job.uid.clone() },
-        };
+        let id = TaskId { namespace: denial.namespace.clone(), key: TaskKey::Owner { uid: denial.job.uid.clone() } };
         if let Some(entry) = self.tasks.get_mut(&id) {
             // A Job of a failed task that still makes pods: it was suspended, and is no longer, or it was never failed.
             entry.makes_pods |= entry.permanent().is_some();
@@ -406,13 +403,15 @@ impl Ledger {
 }
 
 /// What a record lets us do to its task, before a pod of it is seen again.
-fn kind_of_record(record: &Record) -> TaskKindOf {
+fn kind_of_record(record: &Record, key: &TaskKey) -> TaskKindOf {
     let task = &record.task;
-    if let Some(key) = &task.label {
-        return TaskKindOf::Label { key: key.clone(), value: task.name.clone() };
-    }
-    if task.kind == "Pod" {
-        return TaskKindOf::BarePod { name: task.name.clone(), uid: task.uid.clone() };
+    match key {
+        TaskKey::Label { key, value } => return TaskKindOf::Label { key: key.clone(), value: value.clone() },
+        // Else it is one of the pods that it makes that failed.
+        TaskKey::Pod { uid } if record.failures.iter().all(|failure| failure.pod == task.name) => {
+            return TaskKindOf::BarePod { name: task.name.clone(), uid: uid.clone() };
+        }
+        TaskKey::Pod { .. } | TaskKey::Owner { .. } => {}
     }
     let owner = super::super::pod::OwnerRef {
         api_version: task.api_version.clone(),

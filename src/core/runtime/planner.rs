@@ -205,8 +205,11 @@ impl Ledger {
         let record = (task.id.namespace.clone(), task.record_name());
         self.records.insert(record, task.id.clone());
         let entry = self.tasks.entry(task.id.clone()).or_insert_with(|| TaskEntry::new(task.clone(), now));
-        // A record alone does not tell whether its owner's kind is listed.
-        entry.task.kind = task.kind;
+        // A record alone does not tell whether its owner's kind is listed. A pod that makes pods is not acted upon for them.
+        let for_others = task.is_bare_pod() && entry.pods.iter().any(|other| other != uid);
+        if !for_others {
+            entry.task.kind = task.kind;
+        }
         entry.pods.insert(uid.to_owned());
         entry.dirty |= pod.dirty || pod.policies != policies;
         pod.policies = policies;

@@ -17,7 +17,7 @@ use super::super::refusal::{Refusal, Refusals};
 use super::effect::{FailureState, Record};
 use super::moment::elapsed;
 use super::rules::Rules;
-use super::task::{TaskId, TaskKey, can_end, task_of};
+use super::task::{TaskId, TaskKey, can_end, key_of_owner, task_of};
 
 /// After each `expiry` admission opens for so long.
 pub const WINDOW: Duration = Duration::from_secs(60);
@@ -136,7 +136,7 @@ impl Refusals for Recreation {
         }
         let key = match &pod.owner {
             // Owners above the first are not known here: a task of such an owner is stopped by its pods being collected.
-            Some(owner) => TaskKey::Owner { uid: owner.uid.clone() },
+            Some(owner) => key_of_owner(owner),
             None => {
                 let (key, value) = pod.labels.get_key_value(Rules::task_label(policies)?)?;
                 TaskKey::Label { key: key.clone(), value: value.clone() }

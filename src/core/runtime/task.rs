@@ -23,7 +23,7 @@ pub enum TaskKey {
     Owner { uid: String },
     /// The value of a task label.
     Label { key: String, value: String },
-    /// A bare pod without the label: its own uid.
+    /// A pod's uid: a bare one without the label, or one that controls others.
     Pod { uid: String },
 }
 
@@ -38,7 +38,7 @@ pub enum TaskKindOf {
     Label { key: String, value: String },
     /// One bare pod.
     BarePod { name: String, uid: String },
-    /// Any other owner, service controllers above all: record and Event only.
+    /// Any other owner, service controllers above all, and pods that make pods: record and Event only.
     ReportOnly(OwnerRef),
 }
 
@@ -87,6 +87,16 @@ fn group(api_version: &str) -> &str {
     api_version.split_once('/').map_or("", |(group, _)| group)
 }
 
+fn is_pod(api_version: &str, kind: &str) -> bool {
+    kind == "Pod" && group(api_version).is_empty()
+}
+
+/// The key of an owner's task. The driver of a Spark application is a pod: its record is one, whoever of them fails.
+pub(super) fn key_of_owner(owner: &OwnerRef) -> TaskKey {
+    let uid = owner.uid.clone();
+    if is_pod(&owner.api_version, &owner.kind) { TaskKey::Pod { uid } } else { TaskKey::Owner { uid } }
+}
+
 pub fn is_job(owner: &OwnerRef) -> bool {
     owner.kind == "Job" && group(&owner.api_version) == "batch"
 }
@@ -122,7 +132,7 @@ pub fn identify(pod: &PodFacts, uid: &str, rules: &Rules, above: &dyn Fn(&OwnerR
             },
         });
     };
-    let by_uid = |owner: &OwnerRef| id(TaskKey::Owner { uid: owner.uid.clone() });
+    let by_uid = |owner: &OwnerRef| id(key_of_owner(owner));
     let mut owner = nearest.clone();
     for _ in 0..HIGHEST {
         if is_job(&owner) {
@@ -153,6 +163,10 @@ impl Task {
 
     pub fn is_job(&self) -> bool {
         matches!(self.kind, TaskKindOf::Job(_))
+    }
+
+    pub fn is_bare_pod(&self) -> bool {
+        matches!(self.kind, TaskKindOf::BarePod { .. })
     }
 
     pub fn task_ref(&self) -> TaskRef {
@@ -215,11 +229,12 @@ pub fn object_of(owner: &OwnerRef, namespace: &str) -> ObjectRef {
 
 /// The task of a record, by what it says. `None`: somebody else wrote it.
 pub fn task_of(namespace: &str, task: &TaskRef) -> Option<TaskId> {
-    let key = match (&task.label, task.uid.is_empty(), task.kind.as_str()) {
-        (Some(key), _, _) => TaskKey::Label { key: key.clone(), value: task.name.clone() },
-        (None, true, _) => return None,
-        (None, false, "Pod") => TaskKey::Pod { uid: task.uid.clone() },
-        (None, false, _) => TaskKey::Owner { uid: task.uid.clone() },
+    let uid = task.uid.clone();
+    let key = match &task.label {
+        Some(key) => TaskKey::Label { key: key.clone(), value: task.name.clone() },
+        None if uid.is_empty() => return None,
+        None if is_pod(&task.api_version, &task.kind) => TaskKey::Pod { uid },
+        None => TaskKey::Owner { uid },
     };
     Some(TaskId { namespace: namespace.to_owned(), key })
 }
