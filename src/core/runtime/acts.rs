@@ -41,8 +41,12 @@ impl Ledger {
     /// Takes the next step of a task. False: there is nothing left to keep of it.
     pub(super) fn advance(&mut self, entry: &mut TaskEntry, desk: &mut Desk<'_>) -> bool {
         self.digest(entry, &desk.cx);
-        if entry.permanent().is_some() && entry.denied.take().is_some() {
-            self.denied.forget(entry.task.owner().map_or("", |owner| &owner.uid));
+        let owner = entry.task.owner().map_or("", |owner| &owner.uid);
+        if entry.permanent().is_some() && entry.denied.is_some() {
+            self.denied.forget(owner);
+        }
+        if !self.denied.is_convicted(owner) {
+            entry.denied = None;
         }
         let policies = self.settle_rules(entry, &desk.cx);
         let Some(rules) = entry.rules.clone().filter(|_| !policies.is_empty()) else {
@@ -276,6 +280,7 @@ impl Ledger {
     /// A Job that admission has denied for too long is put on its way.
     pub(super) fn fail_denied(&mut self, denied: Denied, rules: Rules, cx: &Cx<'_>) {
         let Denied { namespace, job, since, image, message, remedy, policies, pod } = denied;
+        self.denied.convict(&job.uid);
         let id = TaskId { namespace, key: TaskKey::Owner { uid: job.uid.clone() } };
         let task = Task { id: id.clone(), kind: TaskKindOf::Job(job) };
         let entry = self.tasks.entry(id.clone()).or_insert_with(|| TaskEntry::new(task, cx.now));

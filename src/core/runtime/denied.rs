@@ -20,6 +20,8 @@ const FORGET: Duration = Duration::from_secs(30 * 60);
 const FRESH: Duration = Duration::from_secs(10);
 /// How often a Job that cannot be judged, or is let through, is looked at again.
 const AGAIN: Duration = Duration::from_secs(60);
+/// How often one of which all has been said is looked at again, to see whether it still is denied.
+const SELDOM: Duration = Duration::from_secs(600);
 const MOST: usize = 4_096;
 
 #[derive(Clone, Debug)]
@@ -31,6 +33,8 @@ struct DeniedJob {
     since: Moment,
     marks: Vec<PolicyMark>,
     ruling: Option<(TemplateRuling, Moment)>,
+    /// It was handed over to be failed: under Audit it is only told, and goes on.
+    convicted: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -74,7 +78,8 @@ impl DeniedJobs {
             job.last = now;
         } else if self.jobs.len() < MOST {
             let DenialSight { namespace, job, at: _ } = sight;
-            let job = DeniedJob { namespace, job, last: now, since: now, marks: Vec::new(), ruling: None };
+            let (marks, ruling) = (Vec::new(), None);
+            let job = DeniedJob { namespace, job, last: now, since: now, marks, ruling, convicted: false };
             self.jobs.insert(uid, job);
         }
     }
@@ -84,12 +89,12 @@ impl DeniedJobs {
         match &verdict.ruling {
             TemplateRuling::Denied { policies, .. } => {
                 if job.marks != *policies {
-                    job.since = now;
+                    job.begin_anew(now);
                     job.marks.clone_from(policies);
                 }
             }
             TemplateRuling::Allowed => {
-                job.since = now;
+                job.begin_anew(now);
                 job.marks.clear();
             }
             TemplateRuling::Unknown => {}
@@ -99,6 +104,17 @@ impl DeniedJobs {
 
     pub fn forget(&mut self, uid: &str) {
         self.jobs.remove(uid);
+    }
+
+    pub fn convict(&mut self, uid: &str) {
+        if let Some(job) = self.jobs.get_mut(uid) {
+            job.convicted = true;
+        }
+    }
+
+    /// Whether what it was handed over for still holds.
+    pub fn is_convicted(&self, uid: &str) -> bool {
+        self.jobs.get(uid).is_some_and(|job| job.convicted)
     }
 
     /// The clocks of those under a policy start anew: its brake was released.
@@ -122,18 +138,29 @@ impl DeniedJobs {
     }
 
     /// What each asks for. `limit` says after how long a pod like this is too long denied; `None`: never. `braked`: not now.
+    /// A conviction under a policy that is no longer `in_force` is none.
     pub fn next(
         &mut self,
         now: Moment,
         limit: &dyn Fn(&PodFacts) -> Option<Duration>,
         braked: &dyn Fn(&[PolicyMark]) -> bool,
+        in_force: &dyn Fn(&PolicyMark) -> bool,
     ) -> Vec<Next> {
         self.jobs.retain(|_, job| now.since(job.last) < FORGET);
+        for job in self.jobs.values_mut().filter(|job| job.convicted && !job.marks.iter().all(in_force)) {
+            job.begin_anew(now);
+            job.ruling = None;
+        }
         self.jobs.values().map(|job| job.next(now, limit, braked)).collect()
     }
 }
 
 impl DeniedJob {
+    fn begin_anew(&mut self, now: Moment) {
+        self.since = now;
+        self.convicted = false;
+    }
+
     fn next(
         &self,
         now: Moment,
@@ -142,7 +169,7 @@ impl DeniedJob {
     ) -> Next {
         let ask = || Next::Judge { namespace: self.namespace.clone(), job: self.job.clone() };
         let Some((ruling, ruled_at)) = &self.ruling else { return ask() };
-        let again = ruled_at.plus(AGAIN);
+        let again = ruled_at.plus(if self.convicted { SELDOM } else { AGAIN });
         let look_again = || if now >= again { ask() } else { Next::Wait(again) };
         let TemplateRuling::Denied { reason, detail: _, image, message, remedy, policies, pod } = ruling else {
             return look_again();
@@ -152,6 +179,9 @@ impl DeniedJob {
         if now < due {
             // In between, so that a change of policy is noticed while the clock runs.
             return if now >= again { ask() } else { Next::Wait(due.min(again)) };
+        }
+        if self.convicted {
+            return look_again();
         }
         if braked(policies) {
             // The brake is on as long as so many are denied: whether they still are is to be seen.

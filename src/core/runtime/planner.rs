@@ -15,7 +15,7 @@ use super::super::policy::{FailOwner, Policy};
 use super::brake::{Level, Place};
 use super::braking::CAP_TOLD;
 use super::caps::Hit;
-use super::denied::Next;
+use super::denied::{DeniedJobs, Next};
 use super::effect::{Effect, EffectId, Planned};
 use super::entry::TaskEntry;
 use super::ledger::{Flight, Ledger, Step};
@@ -245,6 +245,7 @@ impl Ledger {
     fn work_denied(&mut self, desk: &mut Desk<'_>) {
         let limits = desk.cx.setting.policies.iter().any(|entry| entry.policy.runtime.fail_denied_after.is_some());
         if !limits {
+            self.denied = DeniedJobs::default();
             return;
         }
         let limit = |pod: &super::super::pod::PodFacts| match Self::govern(&desk.cx, pod) {
@@ -258,7 +259,8 @@ impl Ledger {
         let braked = |marks: &[PolicyMark]| {
             marks.iter().any(|mark| brakes.level(&Place::Policy(mark.name.clone())) == Level::Outage)
         };
-        for next in self.denied.next(desk.cx.now, &limit, &braked) {
+        let in_force = |mark: &PolicyMark| is_in_force(mark, &desk.cx);
+        for next in self.denied.next(desk.cx.now, &limit, &braked, &in_force) {
             match next {
                 Next::Wait(at) => desk.out.wake(at),
                 Next::Judge { namespace, job } => self.judge_template(namespace, job, desk),

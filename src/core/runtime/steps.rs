@@ -208,6 +208,10 @@ impl Ledger {
             TaskKindOf::Job(_) | TaskKindOf::Listed(_) if entry.steps.owner_gone => Some(Way::Leave),
             TaskKindOf::Job(_) | TaskKindOf::Listed(_) if !acts || entry.steps.hands_off => Some(Way::TellOnly),
             TaskKindOf::Listed(_) => Some(Way::Listed),
+            // It was looked at to be told of, and nothing follows that needs another look.
+            TaskKindOf::Job(_) if rules.audits() && entry.denied.is_some() && entry.steps.counted_as_failed => {
+                Some(Way::Job)
+            }
             TaskKindOf::Job(_) if entry.steps.owner_failed => Some(Way::Job),
             TaskKindOf::Job(_) if entry.steps.may_fail && entry.permanent().is_some() => Some(Way::Job),
             TaskKindOf::Job(job) => {

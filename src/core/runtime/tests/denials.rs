@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::core::pod::OwnerRef;
-use crate::core::policy::{Policy, RuntimeRules};
+use crate::core::policy::{Policy, RuntimeEnforcement, RuntimeRules};
 use crate::core::reason::Reason;
 use crate::core::runtime::effect::{Effect, FailureState};
 use crate::core::runtime::sight::{DenialSight, PolicyMark, TemplateRuling};
@@ -99,6 +99,44 @@ fn a_ruling_of_a_generation_that_is_no_longer_in_force_fails_nobody() {
     assert!(world.acts().is_empty());
     world.pass(15);
     assert!(!world.acts().is_empty(), "but it is failed under the new one");
+}
+
+fn on_trial() -> RuntimeRules {
+    RuntimeRules { enforcement: RuntimeEnforcement::Audit, ..limited() }
+}
+
+#[test]
+fn a_policy_on_trial_tells_of_a_denied_job_once_and_looks_at_it_seldom() {
+    let mut world = World::new(on_trial());
+    let job = world.job("j");
+    world.rulings.insert(job.uid.clone(), ruling(Reason::ImageAbsent, "nope:1", 1));
+    denied_for(&mut world, &job, 390);
+    assert_eq!(world.told(), [Reason::DeniedTooLong]);
+    let reads = world.reads;
+    denied_for(&mut world, &job, 7200);
+    assert!(world.reads - reads <= 13, "{} in two hours", world.reads - reads);
+    assert_eq!(world.writes.len(), 1, "{:?}", world.told());
+    world.pass(3600);
+    assert_eq!(world.ledger.tasks_kept(), 0, "denied no more");
+}
+
+#[test]
+fn what_was_ruled_on_trial_fails_nobody_once_the_policy_is_in_force() {
+    for denied_still in [false, true] {
+        let mut world = World::new(on_trial());
+        let job = world.job("j");
+        world.rulings.insert(job.uid.clone(), ruling(Reason::ImageAbsent, "nope:1", 1));
+        denied_for(&mut world, &job, 600);
+        assert_eq!(world.told(), [Reason::DeniedTooLong]);
+        world.policies.apply(Policy { generation: 2, ..policy("agents", limited()) });
+        world.ledger.reconsider();
+        let now = if denied_still { ruling(Reason::ImageAbsent, "nope:1", 2) } else { TemplateRuling::Allowed };
+        world.rulings.insert(job.uid.clone(), now);
+        denied_for(&mut world, &job, 270);
+        assert!(world.acts().is_empty(), "it has its time anew");
+        denied_for(&mut world, &job, 90);
+        assert_eq!(failed_jobs(&world), usize::from(denied_still));
+    }
 }
 
 #[test]
