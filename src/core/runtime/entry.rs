@@ -65,7 +65,7 @@ pub(super) struct TaskEntry {
     /// Pods that were failed alone, and the image: to be told, though they are gone from the ledger.
     pub failed_pods: Vec<(ObjectRef, String)>,
     /// That it is over is in the record, and to be told.
-    pub tell_resolved: bool,
+    pub tell_resolved: Option<Ending>,
     /// The end that its record tells, and when that was in the ledger's own time.
     pub ended: Option<(Timestamp, Moment)>,
     /// Its Job still makes pods, which admission refuses: it goes on, whatever was done to it.
@@ -92,6 +92,15 @@ pub(super) struct Steps {
     pub told: BTreeSet<String>,
     pub counted_as_failed: bool,
     pub collect_told_at: Option<Moment>,
+}
+
+/// What is known of the end of a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// A container of the image started, or the image came to a node.
+    Mended,
+    /// No pod has waited for it for long.
+    Quiet,
 }
 
 impl TaskEntry {
@@ -121,7 +130,7 @@ impl TaskEntry {
             idle_since: None,
             over: false,
             failed_pods: Vec::new(),
-            tell_resolved: false,
+            tell_resolved: None,
             ended: None,
             makes_pods: false,
             denied: None,

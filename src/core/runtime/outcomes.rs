@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::effect::{EffectId, FailureState, Fence, Outcome, Record};
-use super::entry::{Steps, TaskEntry};
+use super::entry::{Ending, Steps, TaskEntry};
 use super::guard::Guard;
 use super::ledger::{Flight, Ledger, News, Step};
 use super::moment::Moment;
@@ -115,8 +115,9 @@ impl Ledger {
                     }
                     FailureState::Resolved => {
                         self.counters.tasks_resolved = self.counters.tasks_resolved.saturating_add(1);
+                        let ending = if entry.over { Ending::Mended } else { Ending::Quiet };
                         entry.begin_anew(now);
-                        entry.tell_resolved = true;
+                        entry.tell_resolved = Some(ending);
                     }
                 }
             }

@@ -28,6 +28,10 @@ const AT_MOST_EVERY: Duration = Duration::from_secs(5);
 const CLOCK_DIFFERENCE: Duration = Duration::from_secs(5);
 const MOST_POLICIES: usize = 20;
 
+pub(super) fn quiet_after(rules: &Rules) -> Duration {
+    QUIET.max(rules.longest_grace())
+}
+
 impl TaskEntry {
     /// What the task is named by in effect ids.
     pub(super) fn tag(&self) -> String {
@@ -250,14 +254,14 @@ impl Ledger {
 
     /// Ends what has an end: records after a day, clocks after the grace. False: nothing is left to keep.
     pub(super) fn keep_house(&mut self, entry: &mut TaskEntry, desk: &mut Desk<'_>) -> bool {
-        let grace = entry.rules.as_ref().map_or(QUIET, Rules::longest_grace);
+        let long = entry.rules.as_ref().map_or(QUIET, quiet_after);
         let idle = entry
             .idle_since
             .filter(|_| entry.pods.iter().all(|uid| !self.pods.get(uid).is_some_and(PodEntry::is_stuck)));
-        let quiet = idle.is_some_and(|since| desk.cx.now.since(since) >= QUIET.max(grace));
+        let quiet = idle.is_some_and(|since| desk.cx.now.since(since) >= long);
         let audits = entry.rules.as_ref().is_some_and(Rules::audits);
-        if entry.tell_resolved && !audits {
-            self.tell_resolved(entry, desk);
+        if let Some(ending) = entry.tell_resolved.filter(|_| !audits) {
+            self.tell_resolved(entry, ending, desk);
         }
         let record = entry.record.as_ref().map(|sight| &sight.record);
         let end = record.and_then(|record| match record.state {
@@ -292,6 +296,6 @@ impl Ledger {
         let dead_end = entry.steps.owner_gone && entry.pods.is_empty() && entry.record.is_none();
         let empty =
             entry.pods.is_empty() && entry.clocks.is_empty() && entry.record.is_none() && entry.denied.is_none();
-        !(empty || dead_end) || entry.tell_resolved
+        !(empty || dead_end) || entry.tell_resolved.is_some()
     }
 }

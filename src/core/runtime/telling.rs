@@ -7,11 +7,12 @@ use std::time::Duration;
 use super::super::pod::OwnerRef;
 use super::super::reason::Reason;
 use super::effect::{Effect, EventAction, EventDraft, EventType, ObjectRef, Record};
-use super::entry::TaskEntry;
+use super::entry::{Ending, TaskEntry};
 use super::ledger::{Ledger, Step};
 use super::notes::{Conviction, note};
 use super::planner::Desk;
 use super::pods::PodEntry;
+use super::records::quiet_after;
 use super::rules::Rules;
 use super::steps::Way;
 use super::task::object_of;
@@ -277,12 +278,21 @@ impl Ledger {
         }
     }
 
-    pub(super) fn tell_resolved(&mut self, entry: &mut TaskEntry, desk: &mut Desk<'_>) {
+    pub(super) fn tell_resolved(&mut self, entry: &mut TaskEntry, ending: Ending, desk: &mut Desk<'_>) {
         let (Some(rules), Some(sight)) = (entry.rules.clone(), entry.record.as_ref()) else {
-            entry.tell_resolved = false;
+            entry.tell_resolved = None;
             return;
         };
-        let text = format!("image {} can be pulled again, or the task was changed", sight.record.image);
+        let image = &sight.record.image;
+        let text = match ending {
+            Ending::Mended => format!("image {image} can be pulled again, or the task was changed"),
+            Ending::Quiet => {
+                let minutes = quiet_after(&rules).as_secs() / 60;
+                format!(
+                    "no pod of the task has waited for image {image} for {minutes} minutes: it was mended or given up"
+                )
+            }
+        };
         let what = format!("resolved/{}", sight.record.resolved_at.map_or(0, |at| at.as_second()));
         let telling = Telling {
             what,
@@ -293,7 +303,7 @@ impl Ledger {
             text,
         };
         if self.tell_about(entry, &rules, telling, desk) {
-            entry.tell_resolved = false;
+            entry.tell_resolved = None;
         }
     }
 }

@@ -23,6 +23,27 @@ fn a_listed_owner_that_is_gone_is_marked_once_in_vain_and_not_asked_for_again() 
 }
 
 #[test]
+fn of_a_job_that_is_gone_nobody_says_that_its_image_can_be_pulled() {
+    for deleted in [true, false] {
+        let mut world = World::new(rules());
+        let job = world.job("j");
+        world.put(pod("p", "registry.example/app:1", 0).of(&job).network());
+        world.pass(100);
+        if deleted {
+            world.jobs.remove(&job.uid);
+            world.delete("uid-p");
+        } else {
+            world.change("p", |pod| pod.runs(101));
+        }
+        world.pass(1200);
+        assert_eq!(world.only_record().record.state, FailureState::Resolved);
+        let told = world.events.iter().find(|event| event.reason == Reason::PullResolved).expect("told");
+        assert_eq!(told.note.contains("can be pulled again"), !deleted, "{}", told.note);
+        assert_eq!(told.note.contains("for 15 minutes"), deleted, "{}", told.note);
+    }
+}
+
+#[test]
 fn a_pod_whose_image_has_come_and_that_waits_for_its_next_one_is_not_the_pod_that_was_judged() {
     let judged = pod("p", "first:1", 0).never();
     let images: Vec<String> =
