@@ -156,10 +156,17 @@ impl FailureClass {
         }
     }
 
-    /// Whether an outage of the registry could look like this, so that the brake of its host counts it and holds it.
+    /// Whether an outage of the registry could look like this, so that the brake of its host counts it and holds it. What is
+    /// the node's own trouble goes through the node's brake alone.
     pub const fn goes_through_brake(self) -> bool {
         match self {
-            Self::NeverPull | Self::NeverPullNoAccess | Self::InvalidName | Self::PlatformMismatch => false,
+            Self::NeverPull
+            | Self::NeverPullNoAccess
+            | Self::InvalidName
+            | Self::PlatformMismatch
+            | Self::DiskFull
+            | Self::NodeThrottle
+            | Self::InspectFailed => false,
             Self::NotFound
             | Self::Unauthorized
             | Self::NotFoundOrDenied
@@ -167,10 +174,7 @@ impl FailureClass {
             | Self::Network
             | Self::RegistryError
             | Self::Tls
-            | Self::DiskFull
             | Self::CorruptImage
-            | Self::NodeThrottle
-            | Self::InspectFailed
             | Self::SignatureInvalid
             | Self::Unknown => true,
         }

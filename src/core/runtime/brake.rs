@@ -8,8 +8,9 @@
 //! has answered: that is news only once, for [`Limits::window`], because five bad images that nobody mends would
 //! otherwise hold the brake for ever. At a node only what the node may be to blame for counts: a registry's answer
 //! proves that the way to it is well, and an image that a `Never` pod lacks counts only where the node had it and lost it:
-//! five tasks whose images nobody ever loaded are five tasks, not a node in trouble. **A success** is the start of a container whose pull policy is `Always`: others may
-//! have come from the node's cache, and an outage full of cached starts must not look healthy.
+//! five tasks whose images nobody ever loaded are five tasks, not a node in trouble. Nor does a registry count what is a
+//! node's own trouble: its disk, its runtime, its kubelet's limits. **A success** is the start of a container whose pull policy
+//! is `Always`: others may have come from the node's cache, and an outage full of cached starts must not look healthy.
 //!
 //! **Levels.** `Suspect` needs 5 distinct images or 3 nodes. `Outage` needs that, at least two images (one image that is
 //! missing fails on every node it lands on), and that 55 % of the images tried within the window fail: the figure of the
@@ -439,6 +440,19 @@ mod tests {
             brakes.update(now);
             assert_eq!(brakes.level(&Place::Node("n".to_owned())), expected);
             assert_eq!(level(&brakes), Level::Normal, "its registry was not asked");
+        }
+    }
+
+    #[test]
+    fn a_node_whose_disk_is_full_is_no_outage_of_the_registry() {
+        for class in [FailureClass::DiskFull, FailureClass::NodeThrottle, FailureClass::InspectFailed] {
+            let (mut brakes, now) = (Brakes::default(), Moment::default());
+            for image in ["a", "b", "c", "d", "e"] {
+                fail(&mut brakes, image, "n", class, now);
+            }
+            brakes.update(now);
+            assert_eq!(level(&brakes), Level::Normal, "{class}");
+            assert_eq!(brakes.level(&Place::Node("n".to_owned())), Level::Outage, "{class}");
         }
     }
 
