@@ -3,7 +3,7 @@
 //! Leaves: effects, `PartialEq`, each safe to apply twice. Enters: their outcomes. A refused or late effect is an
 //! outcome, not an error. The shell applies them in the order of the plan, at most one at a time for one task.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
@@ -283,6 +283,15 @@ pub struct Record {
     pub failures: Vec<RecordedFailure>,
 }
 
+/// As the record keeps.
+const MOST_SECRETS: usize = 32;
+
+/// The names of pull secrets, as a record keeps them and as they are compared: sorted, each once, and no more than its bound.
+pub(super) fn secrets_kept(names: &[String]) -> Vec<String> {
+    let names: BTreeSet<&String> = names.iter().collect();
+    names.into_iter().take(MOST_SECRETS).cloned().collect()
+}
+
 /// The failure of one image of a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordedFailure {
@@ -296,6 +305,7 @@ pub struct RecordedFailure {
     pub node: String,
     /// `None`: the record does not say.
     pub pull_policy: Option<PullPolicy>,
+    /// At most 32.
     pub pull_secrets: Vec<String>,
     pub first_seen: Option<Timestamp>,
     pub last_seen: Option<Timestamp>,

@@ -11,7 +11,7 @@ use super::super::cause::{FailureClass, Permanence};
 use super::super::image::ImageName;
 use super::super::pod::PodFacts;
 use super::clock::ImageClock;
-use super::effect::{FailureState, ObjectRef, Record, RecordedFailure};
+use super::effect::{FailureState, ObjectRef, Record, RecordedFailure, secrets_kept};
 use super::ledger::StartNote;
 use super::moment::{Moment, Pace};
 use super::patience::{Patience, pause};
@@ -230,18 +230,12 @@ impl TaskEntry {
         let proof = record.class.map_or(Proof::None, proof_of);
         let Some(failed_at) = record.failed_at.filter(|_| proof != Proof::None) else { return };
         let (namespace, image) = (&self.task.id.namespace, key_of(&record.image));
-        let mut secrets: Option<Vec<String>> = record
-            .failures
-            .iter()
-            .find(|failure| failure.image == record.image)
-            .map(|failure| failure.pull_secrets.clone());
-        if let Some(secrets) = &mut secrets {
-            secrets.sort();
-        }
+        let failure = record.failures.iter().find(|failure| failure.image == record.image);
+        let secrets = failure.map(|failure| secrets_kept(&failure.pull_secrets));
         let proves = |note: &StartNote| match proof {
             Proof::None => false,
             Proof::Anybody => true,
-            Proof::SameSecrets => secrets.as_ref() == Some(&note.pod.pull_secrets),
+            Proof::SameSecrets => secrets.as_ref() == Some(&secrets_kept(&note.pod.pull_secrets)),
         };
         let first = (namespace.clone(), image.clone(), String::new());
         let mut started = notes

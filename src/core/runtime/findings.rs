@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::super::cause::{FailureClass, Permanence};
 use super::super::policy::Policy;
 use super::brake::Level;
-use super::effect::RecordedFailure;
+use super::effect::{RecordedFailure, secrets_kept};
 use super::entry::{MOST_FAILURES, TaskEntry};
 use super::judge::{Bench, Judged, Ruling, classify_here, judge};
 use super::ledger::Ledger;
@@ -207,7 +207,7 @@ fn recorded(
         pod: pod.sight.facts.name.clone(),
         node: pod.sight.node.clone().unwrap_or_default(),
         pull_policy: Some(trouble.symptom.pull_policy),
-        pull_secrets: pod.sight.facts.pull_secrets.clone(),
+        pull_secrets: secrets_kept(&pod.sight.facts.pull_secrets),
         first_seen: first.map(next_second),
         last_seen: Some(next_second(cx.wall)),
     }

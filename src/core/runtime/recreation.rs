@@ -14,7 +14,7 @@ use super::super::pod::{PodFacts, PullPolicy};
 use super::super::policy::{FailOwner, Policy};
 use super::super::reason::Reason;
 use super::super::refusal::{Refusal, Refusals};
-use super::effect::{FailureState, Record};
+use super::effect::{FailureState, Record, secrets_kept};
 use super::moment::elapsed;
 use super::rules::Rules;
 use super::task::{TaskId, TaskKey, can_end, key_of_owner, task_of};
@@ -85,7 +85,7 @@ fn of_record(record: &Record) -> Option<(TaskId, Failed)> {
     let failed = Failed {
         image: ImageName::parse(&failure.image).ok(),
         pull_policy: failure.pull_policy,
-        pull_secrets: failure.pull_secrets.clone(),
+        pull_secrets: secrets_kept(&failure.pull_secrets),
         failed_at,
         expiry: record.expires_at.map_or(Duration::MAX, |at| elapsed(failed_at, at)),
         refusal: Refusal {
@@ -116,9 +116,7 @@ pub fn last_opening(failed_at: Timestamp, expiry: Duration, now: Timestamp) -> O
 
 impl Failed {
     fn is_tried_again_by(&self, pod: &PodFacts) -> bool {
-        let mut secrets = self.pull_secrets.clone();
-        secrets.sort();
-        pod.pull_secrets == secrets
+        secrets_kept(&pod.pull_secrets) == self.pull_secrets
             && pod.containers.iter().any(|container| {
                 let same_image = match (&self.image, &container.parsed) {
                     (Some(failed), Ok(image)) => failed == image,

@@ -6,6 +6,7 @@ use crate::core::reason::Reason;
 use crate::core::refusal::Refusals as _;
 use crate::core::runtime::effect::FailureState;
 use crate::core::runtime::recreation::Recreation;
+use crate::core::runtime::sight::PodSight;
 
 use super::world::*;
 
@@ -25,12 +26,12 @@ fn index(world: &World) -> Recreation {
     index
 }
 
-fn is_refused(world: &World, pod: &crate::core::runtime::sight::PodSight) -> bool {
+fn is_refused(world: &World, pod: &PodSight) -> bool {
     let policies: Vec<&Policy> = world.policies.iter().map(|entry| &*entry.policy).collect();
     index(world).refusal(&pod.facts, &policies, world.now()).is_some()
 }
 
-fn again() -> crate::core::runtime::sight::PodSight {
+fn again() -> PodSight {
     pod("again", "nope:1", 200).labelled("task", "t1").never()
 }
 
@@ -59,6 +60,22 @@ fn another_task_image_pull_policy_or_secret_is_not_the_same() {
     let mut elsewhere = again();
     elsewhere.facts.namespace = "other".to_owned();
     assert!(!is_refused(&world, &elsewhere));
+}
+
+#[test]
+fn more_pull_secrets_than_a_record_holds_are_cut_and_still_the_same() {
+    let with_secrets = |mut pod: PodSight, count: usize| {
+        // Each is named twice: by the pod and by its service account.
+        pod.facts.pull_secrets = (0..count).flat_map(|index| vec![format!("secret-{index:03}"); 2]).collect();
+        pod
+    };
+    let mut world = World::new(rules());
+    world.put(with_secrets(pod("p", "nope:1", 0).labelled("task", "t1").never(), 40));
+    world.pass(120);
+    let record = &world.only_record().record;
+    assert_eq!((record.state, record.failures[0].pull_secrets.len()), (FailureState::PermanentlyFailed, 32));
+    assert!(is_refused(&world, &with_secrets(again(), 40)));
+    assert!(!is_refused(&world, &with_secrets(again(), 31)));
 }
 
 #[test]
