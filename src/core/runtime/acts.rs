@@ -32,7 +32,7 @@ pub(super) enum Verdict {
     /// Nothing is failing.
     Quiet,
     Watching,
-    /// Permanent for these pods where they are, not for the task: uid and image.
+    /// Permanent for these pods where they are, not for the task: uid and image, each pod once.
     Stuck(Vec<(String, String)>),
     Permanent(Conviction),
 }
@@ -211,11 +211,12 @@ impl Ledger {
                 return self.convict(entry, &key, Reason::PullRetriesExhausted);
             }
         }
-        let stuck: Vec<(String, String)> = findings
+        let mut stuck: Vec<(String, String)> = findings
             .iter()
             .filter(|finding| ruling(finding) == Some(Ruling::Node) && !finding.ran)
             .map(|finding| (finding.uid.clone(), finding.key.clone()))
             .collect();
+        stuck.dedup_by(|(uid, _), (before, _)| uid == before);
         if !stuck.is_empty() {
             return Verdict::Stuck(stuck);
         }

@@ -21,13 +21,13 @@ use super::task::TaskKindOf;
 const DEAD_KUBELET: Duration = Duration::from_secs(60);
 
 impl Ledger {
-    /// Record, then the pods in place, then an Event for each.
+    /// Record, then the pods in place, each for the image that it waits for itself, then an Event for each.
     pub(super) fn fail_pods(
         &mut self,
         entry: &mut TaskEntry,
         rules: &Rules,
         state: FailureState,
-        uids: &[String],
+        pods: &[(String, String)],
         conviction: &Conviction,
         desk: &mut Desk<'_>,
     ) {
@@ -35,13 +35,13 @@ impl Ledger {
             return;
         }
         if rules.audits() {
-            return self.tell_would_fail(entry, rules, uids, &conviction.key, desk);
+            return self.tell_would_fail(entry, rules, pods, desk);
         }
-        for uid in uids {
+        for (uid, image) in pods {
             if let Some(pod) = self.pods.get_mut(uid) {
-                pod.failed_for = Some(conviction.key.clone());
+                pod.failed_for = Some(image.clone());
             }
-            self.fail_pod(entry, uid, &conviction.key, None, desk);
+            self.fail_pod(entry, uid, image, None, desk);
         }
     }
 

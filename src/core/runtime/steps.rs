@@ -116,8 +116,7 @@ impl Ledger {
             None | Some(Way::Leave) => {}
             Some(Way::TellOnly) => self.keep_retrying(entry, rules, findings, desk),
             Some(Way::PodsOnly | Way::Job | Way::Listed | Way::Pods) => {
-                let uids: Vec<String> = pods.iter().map(|(uid, _)| uid.clone()).collect();
-                self.fail_pods(entry, rules, FailureState::Retrying, &uids, &conviction, desk);
+                self.fail_pods(entry, rules, FailureState::Retrying, pods, &conviction, desk);
             }
         }
     }
@@ -162,7 +161,7 @@ impl Ledger {
                 if !self.unmark_job(entry, desk) {
                     return;
                 }
-                self.fail_pods(entry, rules, state, &condemned, conviction, desk);
+                self.fail_pods(entry, rules, state, &for_image(&condemned, conviction), conviction, desk);
             }
             Way::Job => {
                 if self.want_record(entry, rules, state, reason, Some(conviction), desk)
@@ -381,6 +380,11 @@ impl Ledger {
         self.emit(format!("{}/fail", entry.tag()), (Some(&id), &id.namespace), Step::FailJob, effect, desk);
         false
     }
+}
+
+/// The pods that a conviction condemns, each with its image.
+pub(super) fn for_image(condemned: &[String], conviction: &Conviction) -> Vec<(String, String)> {
+    condemned.iter().map(|uid| (uid.clone(), conviction.key.clone())).collect()
 }
 
 impl TaskEntry {

@@ -14,7 +14,7 @@ use super::planner::Desk;
 use super::pods::PodEntry;
 use super::records::quiet_after;
 use super::rules::Rules;
-use super::steps::Way;
+use super::steps::{Way, for_image};
 use super::task::object_of;
 
 /// Between two Events about collected pods of one task.
@@ -113,13 +113,12 @@ impl Ledger {
         &mut self,
         entry: &mut TaskEntry,
         rules: &Rules,
-        uids: &[String],
-        key: &str,
+        pods: &[(String, String)],
         desk: &mut Desk<'_>,
     ) {
-        for uid in uids {
+        for (uid, image) in pods {
             if let Some(regarding) = self.pods.get(uid).map(PodEntry::object) {
-                self.tell_of_pod(entry, rules, regarding, key, desk);
+                self.tell_of_pod(entry, rules, regarding, image, desk);
             }
         }
     }
@@ -146,7 +145,7 @@ impl Ledger {
         let action = match way {
             Way::Leave => return,
             Way::PodsOnly => {
-                return self.tell_would_fail(entry, rules, condemned, &conviction.key, desk);
+                return self.tell_would_fail(entry, rules, &for_image(condemned, conviction), desk);
             }
             Way::TellOnly => EventAction::Report,
             Way::Job | Way::Listed => EventAction::WouldFailOwner,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::core::cause::FailureClass;
 use crate::core::reason::Reason;
-use crate::core::runtime::effect::{Effect, FailureState};
+use crate::core::runtime::effect::{Effect, EventDraft, FailureState};
 use crate::core::runtime::sight::Phase;
 use crate::core::selector::{Operator, Requirement, Selector};
 
@@ -22,6 +22,30 @@ fn an_image_that_another_node_holds_costs_only_the_stuck_pod() {
     let record = &world.only_record().record;
     assert_eq!((record.state, record.reason, record.attempts), (FailureState::Retrying, Reason::PodFailed, 1));
     assert_eq!(world.told().iter().filter(|reason| **reason == Reason::PodFailed).count(), 1);
+}
+
+#[test]
+fn pods_that_wait_for_different_images_are_failed_each_for_its_own() {
+    let mut world = World::new(rules());
+    world.node("n2", &["docker.io/library/app:1", "docker.io/library/app:2"]);
+    let job = world.job("j");
+    for image in [1, 2] {
+        world.put(pod(&format!("p{image}"), &format!("app:{image}"), 0).of(&job).never());
+        world.put(pod(&format!("q{image}"), &format!("app:{image}"), 0).labelled("task", "t").never());
+    }
+    world.pass(62);
+    for uid in ["uid-p1", "uid-p2", "uid-q1", "uid-q2"] {
+        assert_eq!(world.pods[uid].phase, Phase::Failed, "{uid}");
+    }
+    for image in [1, 2] {
+        let about = |name: String| {
+            let regards = |event: &&EventDraft| event.reason == Reason::PodFailed && event.regarding.name == name;
+            world.events.iter().find(regards).map(|event| event.note.clone()).unwrap_or_default()
+        };
+        for name in [format!("p{image}"), format!("q{image}")] {
+            assert!(about(name.clone()).contains(&format!("app:{image}")), "{name}: {:?}", world.events);
+        }
+    }
 }
 
 #[test]
