@@ -9,13 +9,14 @@ use serde_json::{Value, json};
 
 use crate::props::{acting, controlled_by, name_of, waiting_reason};
 use crate::stage::until;
-use crate::world::{Scene, condition, cron_job, job, pod};
+use crate::world::{ON_BOTH, Scene, condition, cron_job, job, pod};
 
 crate::scenarios! {
     Nodes:
         of_ten_pods_one_has_lost_its_image_and_the_nine_go_on,
         jobs_of_every_kind_fail_with_the_cause_and_without_a_second_pod,
         what_fail_owner_forbids_is_not_done,
+        a_debug_container_with_a_bad_image_costs_a_job_nothing,
         a_job_that_somebody_else_manages_is_told_of_and_left_alone,
         a_cron_job_whose_runs_fail_for_one_cause_is_one_story;
 }
@@ -79,6 +80,36 @@ fn of_ten_pods_one_has_lost_its_image_and_the_nine_go_on(scene: &Scene<'_>) -> R
         let alive = still.iter().any(|other| other["metadata"]["uid"] == pod["metadata"]["uid"]);
         ensure!(alive, "{} does not run any more", name_of(pod));
     }
+    scene.unmarked("job", "batch")
+}
+
+fn a_debug_container_with_a_bad_image_costs_a_job_nothing(scene: &Scene<'_>) -> Result<()> {
+    scene.policy(acting("3s", json!({})))?;
+    let mut batch = job("batch", ON_BOTH, "Never");
+    let spec = &mut batch["spec"]["template"]["spec"];
+    spec["initContainers"] =
+        json!([{"name": "wait", "image": ON_BOTH, "imagePullPolicy": "Never", "command": ["sleep", "25"]}]);
+    spec["containers"][0]["command"] = json!(["true"]);
+    scene.created(&batch)?;
+    let pod = until("its pod initializes", 60, || {
+        let pods = scene.pods_of("batch")?;
+        Ok(pods.into_iter().find(|pod| pod["status"]["initContainerStatuses"][0]["state"]["running"].is_object()))
+    })?;
+    let (target, image) = (format!("pod/{}", name_of(&pod)), format!("--image={}", scene.image("shell")));
+    let how = ["--image-pull-policy=Never", "--attach=false", "--profile=general"];
+    let debugged = scene.kubectl(&[["debug", target.as_str(), image.as_str()].as_slice(), how.as_slice()].concat())?;
+    ensure!(debugged.accepted, "{}", debugged.err);
+    until("the debug container is stuck", 20, || {
+        let pod = scene.get("pod", name_of(&pod))?;
+        let status = &pod["status"]["ephemeralContainerStatuses"][0];
+        Ok((status["state"]["waiting"]["reason"] == "ErrImageNeverPull").then_some(()))
+    })?;
+    let done = until("the Job is done", 90, || {
+        let job = scene.get("job", "batch")?;
+        Ok((job["status"]["succeeded"] == 1 || condition(&job, "Failed").is_some()).then_some(job))
+    })?;
+    ensure!(condition(&done, "Complete").is_some(), "{}", done["status"]);
+    ensure!(scene.list("pullfailures")?.is_empty(), "there is a record of it");
     scene.unmarked("job", "batch")
 }
 
