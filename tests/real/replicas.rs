@@ -1,5 +1,6 @@
 //! What it costs when replicas end, begin, or lose what they hold: nothing that is asked meanwhile.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -77,30 +78,29 @@ fn a_deleted_secret_is_made_anew_without_a_lost_review(scene: &Scene<'_>) -> Res
     scene.policy(json!({"allowedImages": ["registry.local/**"]}))?;
     let uid =
         || scene.cluster.kubectl_ok(&["get", SECRET, OWN, "--ignore-not-found", "-o", "jsonpath={.metadata.uid}"]);
-    let before = uid()?;
+    let (before, served_before) = (uid()?, ends_of_served(scene)?);
     refused_throughout(scene, &pod("task", "evil", "IfNotPresent"), || {
         scene.cluster.kubectl_ok(&["delete", SECRET, OWN])?;
         let made = |uid: &String| !uid.is_empty() && *uid != before;
         until("it is made anew", 90, || Ok(Some(uid()?).filter(made)))?;
         // Each replica looks once a minute, and waits ten seconds until the new CA is trusted.
         until("each replica serves it", 100, || {
-            let doctor = scene.cluster.kubectl_ok(&["get", "--raw", "/readyz"]);
-            Ok((doctor.is_ok() && served_alike(scene)?).then_some(()))
+            let served = ends_of_served(scene)?;
+            Ok((served.len() == 1 && served.is_disjoint(&served_before)).then_some(()))
         })
     })
 }
 
-/// Whether all replicas serve a certificate with one and the same end, other than that of the Secret before.
-fn served_alike(scene: &Scene<'_>) -> Result<bool> {
-    let mut ends = Vec::new();
+/// When the certificates end that the replicas serve: one time where all serve the same.
+fn ends_of_served(scene: &Scene<'_>) -> Result<BTreeSet<String>> {
+    let mut ends = BTreeSet::new();
     for pod in pods(scene)? {
         let path = format!("/api/v1/namespaces/pullguard/pods/{pod}:8080/proxy/metrics");
         let metrics = scene.cluster.kubectl_ok(&["get", "--raw", &path])?;
         let line = metrics.lines().find(|line| line.starts_with("pullguard_certificate_expiry_timestamp_seconds "));
-        ends.push(line.map(str::to_owned).context("a metric")?);
+        ends.insert(line.map(str::to_owned).context("a metric")?);
     }
-    ends.dedup();
-    Ok(ends.len() == 1)
+    Ok(ends)
 }
 
 fn an_emptied_allowlist_is_warned_of_by_replicas_that_never_knew_another(scene: &Scene<'_>) -> Result<()> {
