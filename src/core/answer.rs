@@ -57,7 +57,7 @@ impl Finding {
     fn says_the_same(&self, other: &Self) -> bool {
         let same = Arc::ptr_eq(&self.found, &other.found)
             || ((self.reason, &self.image, &self.remedy) == (other.reason, &other.image, &other.remedy)
-                && self.explanation.says_the_same(&other.explanation));
+                && self.explanation == other.explanation);
         same && self.hint == other.hint
     }
 }

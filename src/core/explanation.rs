@@ -29,17 +29,6 @@ pub(in crate::core) enum Basis {
     Words(Box<str>),
 }
 
-impl Explanation {
-    /// Whether they say the same, as far as that can be known without writing them: what rests on the same evidence does.
-    pub(in crate::core) fn says_the_same(&self, other: &Self) -> bool {
-        match (&self.0.basis, &other.0.basis) {
-            _ if Arc::ptr_eq(&self.0, &other.0) => true,
-            (Basis::Evidence(mine), Basis::Evidence(theirs)) => mine == theirs,
-            _ => **self == **other,
-        }
-    }
-}
-
 impl From<Basis> for Explanation {
     fn from(basis: Basis) -> Self {
         Self(Arc::new(Sentences { basis, written: OnceLock::new() }))
@@ -70,9 +59,14 @@ impl From<&str> for Explanation {
     }
 }
 
+/// Whether they say the same, as far as that can be known without writing them: what rests on the same evidence does.
 impl PartialEq for Explanation {
     fn eq(&self, other: &Self) -> bool {
-        self.says_the_same(other)
+        match (&self.0.basis, &other.0.basis) {
+            _ if Arc::ptr_eq(&self.0, &other.0) => true,
+            (Basis::Evidence(mine), Basis::Evidence(theirs)) => mine == theirs,
+            _ => **self == **other,
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod bounded;
 pub mod crd;
 pub mod envelope;
 pub mod event;
+pub(crate) mod has_key;
 pub mod json_patch;
 pub mod node;
 pub mod pod;

@@ -5,12 +5,12 @@
 //! defaulted here in the same way, so that a manifest judged without a cluster gets the same verdict.
 
 use std::collections::BTreeSet;
-use std::fmt;
 
-use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 
 use super::bounded;
+use super::has_key::{HasKey, Sort};
 use crate::core::image::{ImageName, ImageReference};
 use crate::core::node::{TaintEffect, Toleration, TolerationValue};
 use crate::core::pod::{ContainerFacts, ContainerKind, NodeTerm, OwnerRef, Placement, PodFacts, PullPolicy};
@@ -50,47 +50,18 @@ pub struct Meta {
     pub owner_references: Vec<Owner>,
 }
 
-/// Annotations are up to 256 KiB of somebody's text, of which one key matters: the others are passed over, not kept.
+/// Of annotations one matters.
+pub type Annotations = HasKey<Mirror>;
+
+/// The kubelet's mark on the mirror of a static pod.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Annotations {
-    /// The kubelet's mark on the mirror of a static pod.
-    mirror: bool,
-}
+pub struct Mirror;
 
-#[derive(Deserialize)]
-#[serde(field_identifier)]
-enum Annotation {
-    #[serde(rename = "kubernetes.io/config.mirror")]
-    Mirror,
-    #[serde(other)]
-    Other,
-}
+impl Sort for Mirror {
+    const MAP: &'static str = "annotations";
 
-impl<'de> Deserialize<'de> for Annotations {
-    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        input.deserialize_map(AnnotationsVisitor)
-    }
-}
-
-struct AnnotationsVisitor;
-
-impl<'de> Visitor<'de> for AnnotationsVisitor {
-    type Value = Annotations;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("annotations")
-    }
-
-    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Annotations, M::Error> {
-        let mut found = Annotations::default();
-        while let Some(annotation) = map.next_key::<Annotation>()? {
-            map.next_value::<IgnoredAny>()?;
-            match annotation {
-                Annotation::Mirror => found.mirror = true,
-                Annotation::Other => {}
-            }
-        }
-        Ok(found)
+    fn is(key: &str) -> bool {
+        key == "kubernetes.io/config.mirror"
     }
 }
 
@@ -122,7 +93,7 @@ impl Meta {
     }
 
     pub fn is_mirror(&self) -> bool {
-        self.annotations.mirror
+        self.annotations.is_true()
     }
 }
 
@@ -180,64 +151,21 @@ struct Container {
 #[serde(default)]
 struct Resources {
     #[serde(deserialize_with = "nullable")]
-    requests: Amounts,
+    requests: HasKey<Device>,
     /// Also what is requested, where no request is written.
     #[serde(deserialize_with = "nullable")]
-    limits: Amounts,
+    limits: HasKey<Device>,
 }
 
-/// Amounts of resources, as far as they matter.
+/// A device (`nvidia.com/gpu`): a resource of a domain that is not Kubernetes' own.
 #[derive(Clone, Copy, Debug, Default)]
-struct Amounts {
-    /// One is of a device (`nvidia.com/gpu`).
-    extended: bool,
-}
+struct Device;
 
-impl<'de> Deserialize<'de> for Amounts {
-    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        input.deserialize_map(AmountsVisitor)
-    }
-}
+impl Sort for Device {
+    const MAP: &'static str = "amounts of resources";
 
-struct AmountsVisitor;
-
-impl<'de> Visitor<'de> for AmountsVisitor {
-    type Value = Amounts;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("amounts of resources")
-    }
-
-    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Amounts, M::Error> {
-        let mut amounts = Amounts::default();
-        while let Some(IsExtended(extended)) = map.next_key()? {
-            map.next_value::<IgnoredAny>()?;
-            amounts.extended |= extended;
-        }
-        Ok(amounts)
-    }
-}
-
-/// The name of a resource: of a domain that is not Kubernetes' own.
-struct IsExtended(bool);
-
-impl<'de> Deserialize<'de> for IsExtended {
-    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        input.deserialize_str(IsExtendedVisitor)
-    }
-}
-
-struct IsExtendedVisitor;
-
-impl Visitor<'_> for IsExtendedVisitor {
-    type Value = IsExtended;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the name of a resource")
-    }
-
-    fn visit_str<E>(self, name: &str) -> Result<IsExtended, E> {
-        Ok(IsExtended(name.contains('/') && !name.contains("kubernetes.io/")))
+    fn is(key: &str) -> bool {
+        key.contains('/') && !key.contains("kubernetes.io/")
     }
 }
 
@@ -330,7 +258,7 @@ impl PodObject {
         let has_class = !self.spec.runtime_class_name.is_empty();
         let mut containers = self.spec.init_containers.iter().chain(&self.spec.containers);
         let asks =
-            containers.any(|Container { resources, .. }| resources.requests.extended || resources.limits.extended);
+            containers.any(|Container { resources, .. }| resources.requests.is_true() || resources.limits.is_true());
         let mut facts = self.facts(namespace);
         facts.placement.tolerations_to_come |= has_class || asks;
         facts
